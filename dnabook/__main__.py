@@ -1,0 +1,114 @@
+"""The command line: `dnabook list | run NAME | show NAME | doctor`, or `python -m dnabook …`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+
+import torch
+
+import dnabook
+from dnabook import data, records
+from dnabook.experiments import NAMES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. Mistakes are told in one line on stderr, status 2."""
+    parser = argparse.ArgumentParser(prog="dnabook", description=dnabook.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"dnabook {dnabook.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    commands.add_parser("list", help="the experiments, and what is recorded of each")
+    run = commands.add_parser("run", help="run the trials that a record lacks; resumes where it stopped")
+    run.add_argument("name", choices=[*NAMES, "all"])
+    run.add_argument("--scale", choices=records.SCALES, help="default: $DNABOOK_SCALE, else laptop")
+    run.add_argument("--seeds", help='how many ("5") or which ("3,4" or "3:5"); default: 1, 3, 5 by scale')
+    run.add_argument("--device", help="cpu, cuda, cuda:1, …; default: cuda where there is one")
+    show = commands.add_parser("show", help="what a record holds, trial by trial")
+    show.add_argument("name", choices=NAMES)
+    show.add_argument("--scale", choices=records.SCALES, help="default: the largest recorded")
+    commands.add_parser("doctor", help="check this installation: versions, device, data, records")
+
+    options = parser.parse_args(arguments)
+    try:
+        return {"list": _list, "run": _run, "show": _show, "doctor": _doctor}[options.command](options)
+    except (ValueError, data.DataError, records.RecordError) as error:
+        print(f"dnabook: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dnabook: interrupted; finished trials are saved, run again to go on", file=sys.stderr)
+        return 130
+
+
+def _list(options) -> int:
+    for name in NAMES:
+        print(f"{name}: {records.experiment(name).TITLE}")
+        for scale in records.SCALES:
+            record = records.current(name, scale)
+            print(f"  {scale:7}", record.caption() if record else "not recorded")
+    return 0
+
+
+def _run(options) -> int:
+    seeds = _seeds(options.seeds)
+    for name in NAMES if options.name == "all" else [options.name]:
+        record = records.make(name, options.scale, seeds=seeds, device=options.device)
+        print(f"{records.path(name, record.scale)}: {record.caption()}, {record.seconds:.0f} s of trials")
+    return 0
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if match := re.fullmatch(r"(\d+):(\d+)", text):
+        seeds = list(range(int(match[1]), int(match[2])))
+    elif re.fullmatch(r"\d+(,\d+)+", text):
+        seeds = [int(part) for part in text.split(",")]
+    else:
+        seeds = list(range(int(text))) if text.isdecimal() else []
+    if not seeds:
+        raise ValueError(f'--seeds takes a count "5", a list "3,4" or a range "3:5", got {text!r}')
+    return seeds
+
+
+def _show(options) -> int:
+    scales = [options.scale] if options.scale else reversed(records.SCALES)
+    record = next(filter(None, (records.load(options.name, scale) for scale in scales)), None)
+    if record is None:
+        raise records.RecordError(f"nothing is recorded of {options.name}; try: dnabook run {options.name}")
+    print(records.experiment(record.name).TITLE, record.caption(), sep="\n")
+    for name, value in record.config.items():
+        print(f"  {name}: {value}")
+    for trial in record.trials:
+        setting = ", ".join(f"{k} {v}" for k, v in trial["setting"].items())
+        accuracy = " ".join(f"{a:.3f}" for a in trial["values"]["accuracy"])
+        seconds = trial["provenance"]["seconds"]
+        print(f"  seed {trial['seed']}  {setting:45} accuracy {accuracy}  {seconds:7.1f} s")
+    return 0
+
+
+def _doctor(options) -> int:
+    print(f"dnabook {dnabook.__version__} ({records.commit()}), Python {platform.python_version()}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, device {data.default_device()}")
+    print(f"scale {records.default_scale()}, records in {records.folder()}, cache in {data.cache_folder()}")
+    faults = 0
+    for split in ("train", "test"):
+        images = data.load("mnist", split, device="cpu")
+        print(f"mnist {split}: {len(images)} images, digest {images.digest}")
+    print(f"cifar10: DNABOOK_DATA is {os.environ.get('DNABOOK_DATA') or 'unset; torchvision downloads'}")
+    for name in NAMES:
+        for scale in records.SCALES:
+            record = records.load(name, scale)
+            if record and record.config != records.config_of(name, scale):
+                faults += 1
+                print(f"{records.path(name, scale)}: made under another configuration; run it again")
+    print("all well" if not faults else f"{faults} record(s) to refresh")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""FGSM (Eq. 2) and PGD (Eq. 3) in ℓ∞ and ℓ2 balls, maximising any per-sample objective (Eq. 1).
+
+Geometry and search are apart: a ball knows how to start, which way is steepest and how to project; `pgd`
+is the only loop. An objective maps images (N, C, H, W) to losses (N,); they are summed before
+differentiating, so an image's perturbation does not depend on the batch it sits in. Chapter 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from dnabook.models import evaluating
+
+PerSample = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,)
+
+
+# --- Balls ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Linf:
+    """Perturbations of at most `epsilon` in every pixel: ‖δ‖∞ ≤ ε.
+
+    epsilon: a float or an (N,) tensor, one for each image, in the units of the input.
+    """
+
+    epsilon: float | Tensor
+
+    def __post_init__(self) -> None:
+        _check_size("epsilon", self.epsilon)
+
+    def size(self, x: Tensor) -> Tensor:
+        """ε shaped to broadcast over x."""
+        return _per_sample(self.epsilon, x)
+
+    def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A perturbation drawn uniformly from the ball."""
+        return self.size(x) * (2 * _draw(torch.rand, x.shape, x, generator) - 1)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The unit step that raises the loss most: the gradient's signs; 0 where it is 0."""
+        return gradient.sign()
+
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest perturbation in the ball."""
+        size = self.size(delta)
+        return torch.minimum(torch.maximum(delta, -size), size)
+
+
+@dataclass(frozen=True, eq=False)
+class L2:
+    """Perturbations of Euclidean length at most `radius` an image: ‖δ‖₂ ≤ r.
+
+    radius: a float or an (N,) tensor. `L2(l2_radius(epsilon, x))` gives the paper's √D·ε.
+    """
+
+    radius: float | Tensor
+
+    def __post_init__(self) -> None:
+        _check_size("radius", self.radius)
+
+    def size(self, x: Tensor) -> Tensor:
+        """The radius shaped to broadcast over x."""
+        return _per_sample(self.radius, x)
+
+    def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A perturbation drawn uniformly from the ball: a uniform direction, a length r·u^(1/D)."""
+        direction = self.steepest(_draw(torch.randn, x.shape, x, generator))
+        u = _draw(torch.rand, (len(x),), x, generator)
+        return self.size(x) * _per_sample(u ** (1 / x[0].numel()), x) * direction
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The unit step that raises the loss most: the gradient over its own image's norm; 0 stays 0."""
+        return gradient / _norms(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest perturbation in the ball."""
+        norms = _norms(delta).clamp_min(torch.finfo(delta.dtype).tiny)
+        return delta * (self.size(delta) / norms).clamp_max(1)
+
+
+Ball = Linf | L2
+
+
+def l2_radius(epsilon: float, x: Tensor) -> float:
+    """The paper's ℓ2 radius for an ℓ∞ ε: √D · ε with D pixels an image; 28ε on MNIST, 55.4ε on CIFAR-10.
+
+    It is the length of a perturbation that changes every pixel by ε.
+    """
+    return math.sqrt(x[0].numel()) * epsilon
+
+
+def in_input_units(epsilon: float, bounds: tuple[float, float]) -> float:
+    """An ε stated for pixels in [0, 1], in the units of inputs in `bounds`: doubled for [−1, 1]."""
+    return epsilon * (bounds[1] - bounds[0])
+
+
+# --- Objectives ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ModelObjective:
+    """A per-sample loss of a model that attacks put in eval mode while they use it."""
+
+    model: nn.Module
+    labels: Tensor
+    sign: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != len(self.labels):
+            raise ValueError(f"the objective holds {len(self.labels)} labels, got {len(x)} images")
+        return self.sign * cross_entropy(self.model(x), self.labels, reduction="none")
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+
+def untargeted(model: nn.Module, y: Tensor) -> ModelObjective:
+    """Cross-entropy of each image with its true class y (N,): raising it drives the model off y."""
+    return ModelObjective(model, y, 1)
+
+
+def targeted(model: nn.Module, y: Tensor) -> ModelObjective:
+    """Minus the cross-entropy with a wanted class y (N,): raising it drives the model towards y."""
+    return ModelObjective(model, y, -1)
+
+
+# --- Attacks -------------------------------------------------------------------------------------
+
+
+def fgsm(objective: PerSample, x: Tensor, ball: Ball, bounds: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """One steepest step to the ball's surface, clipped to the bounds: x + ε sgn(∇ₓJ) in ℓ∞ (Eq. 2).
+
+    In ℓ2 the step is r ∇ₓJ/‖∇ₓJ‖₂, each image by its own norm. Arguments, result and errors as in `pgd`.
+    """
+    return pgd(objective, x, ball, steps=1, step_size=_largest(ball), random_start=False, bounds=bounds)
+
+
+def pgd(
+    objective: PerSample,
+    x: Tensor,
+    ball: Ball,
+    steps: int = 40,
+    step_size: float | None = None,
+    random_start: bool = True,
+    restarts: int = 1,
+    momentum: float = 0.0,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+    *,
+    start: Tensor | None = None,
+    box_first: bool = False,
+) -> Tensor:
+    """Images in the ball around x that raise the objective, by projected gradient ascent (Eq. 3).
+
+    objective     maps (N, C, H, W) to losses (N,). If it has `.models`, they run in eval mode meanwhile.
+    x             (N, C, H, W), floating point, within `bounds`. It is not changed.
+    ball          `Linf(epsilon)` or `L2(radius)`, in the units of x.
+    step_size     length of a step in the ball's norm; None: 2.5 × the ball's size / steps.
+    random_start  begins at a uniform point of the ball, else at x; `start` gives the first images itself.
+    restarts      independent random starts; each image keeps its highest final loss.
+    momentum      μ of MI-FGSM: gradients, each divided by its ℓ1 norm, are accumulated with decay μ.
+    generator     makes the random starts repeatable; its device may differ from x's.
+    box_first     clips to the bounds before projecting on the ball, as ART does; default: after.
+
+    Returns (N, C, H, W), detached, in the ball and in the bounds. A ball of size 0 returns x; an image whose
+    gradient is 0 is left where it is. No gradient is left on x, on the parameters or on `start`.
+    Raises ValueError on steps or restarts below 1, on x outside the bounds, on restarts without a random
+    start, and on an objective that does not return (N,).
+    """
+    _check_images(x, bounds)
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+    if restarts > 1 and (not random_start or start is not None):
+        raise ValueError("restarts repeat the same search unless random_start is True and start is None")
+    if start is not None and start.shape != x.shape:
+        raise ValueError(f"start needs x's shape {tuple(x.shape)}, got {tuple(start.shape)}")
+    x = x.detach()
+    step = 2.5 * ball.size(x) / steps if step_size is None else _per_sample(step_size, x)
+    keep_in = _keep_box_first if box_first else _keep_ball_first
+
+    best, best_loss = x, None
+    with evaluating(*getattr(objective, "models", ())):
+        for _ in range(restarts):
+            x_adv = x if start is None else start.detach()
+            if random_start and start is None:
+                x_adv = x + ball.random_start(x, generator)
+            x_adv, velocity = keep_in(x, x_adv, ball, bounds), torch.zeros_like(x)
+            for _ in range(steps):
+                gradient = _gradient(objective, x_adv)
+                if momentum:
+                    velocity = gradient = momentum * velocity + _unit_l1(gradient)
+                x_adv = keep_in(x, x_adv + step * ball.steepest(gradient), ball, bounds)
+            if restarts == 1:
+                return x_adv
+            with torch.no_grad():
+                loss = objective(x_adv)
+            better = loss > (loss - 1 if best_loss is None else best_loss)
+            best = torch.where(_per_sample(better, x), x_adv, best)
+            best_loss = loss if best_loss is None else torch.maximum(loss, best_loss)
+    return best
+
+
+def craft(attack: Callable[[PerSample, Tensor], Tensor], model: nn.Module, x: Tensor, y: Tensor,
+          *, chunk: int = 250) -> Tensor:  # fmt: skip
+    """Untargeted adversarial images for all of x (N, C, H, W), a chunk at a time.
+
+    attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`. The chunk bounds the
+    memory; on a processor, chunks that fit its cache are also faster than one large batch.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"got {len(x)} images and {len(y)} labels")
+    parts = zip(x.split(chunk), y.split(chunk), strict=True)
+    return torch.cat([attack(untargeted(model, part_y), part_x) for part_x, part_y in parts])
+
+
+# --- Details -------------------------------------------------------------------------------------
+
+
+def _gradient(objective: PerSample, x: Tensor) -> Tensor:
+    """∇ of the summed losses, (N, C, H, W): each image's own gradient, whatever its neighbours."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        losses = objective(x)
+        if losses.shape != (len(x),):
+            raise ValueError(f"an objective returns losses ({len(x)},), got {tuple(losses.shape)}")
+        return torch.autograd.grad(losses.sum(), x)[0]
+
+
+def _keep_ball_first(x: Tensor, x_adv: Tensor, ball: Ball, bounds: tuple[float, float]) -> Tensor:
+    return (x + ball.project(x_adv - x)).clamp(*bounds)  # clipping moves towards x: still in the ball
+
+
+def _keep_box_first(x: Tensor, x_adv: Tensor, ball: Ball, bounds: tuple[float, float]) -> Tensor:
+    return x + ball.project(x_adv.clamp(*bounds) - x)  # shrinking moves towards x: still in the box
+
+
+def _unit_l1(gradient: Tensor) -> Tensor:
+    norms = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / _per_sample(norms, gradient)
+
+
+def _norms(delta: Tensor) -> Tensor:
+    """Euclidean length of each image, (N, 1, …): scaled first, so that tiny gradients do not underflow."""
+    flat = delta.flatten(1)
+    largest = flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(delta.dtype).tiny)
+    return _per_sample((largest * (flat / largest).norm(dim=1, keepdim=True)).squeeze(1), delta)
+
+
+def _per_sample(value: float | Tensor, x: Tensor) -> Tensor:
+    """A number or an (N,) tensor as (1 or N, 1, …), ready to broadcast over x."""
+    value = torch.as_tensor(value, device=x.device)
+    value = value if value.dtype == torch.bool else value.to(x.dtype)
+    if value.dim() > 1 or (value.dim() == 1 and len(value) != len(x)):
+        raise ValueError(f"expected a number or a tensor ({len(x)},), got {tuple(value.shape)}")
+    return value.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def _draw(distribution, shape, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = x.device if generator is None else generator.device
+    return distribution(tuple(shape), generator=generator, device=device, dtype=x.dtype).to(x.device)
+
+
+def _largest(ball: Ball) -> float | Tensor:
+    return ball.epsilon if isinstance(ball, Linf) else ball.radius
+
+
+def _check_size(name: str, value: float | Tensor) -> None:
+    value = torch.as_tensor(value)
+    if not (value.isfinite() & (value >= 0)).all():
+        raise ValueError(f"{name} must be finite and at least 0, got {value}")
+
+
+def _check_images(x: Tensor, bounds: tuple[float, float]) -> None:
+    if x.dim() < 2 or not x.is_floating_point():
+        raise ValueError(f"images are floating point (N, …), got {x.dtype} {tuple(x.shape)}")
+    if len(x) and not (x.min() >= bounds[0] and x.max() <= bounds[1]):
+        raise ValueError(f"images lie in [{x.min():.3g}, {x.max():.3g}], outside the bounds {bounds}")

@@ -1,0 +1,28 @@
+"""One file a finding. Each has a frozen `Config` whose defaults are the paper's settings, `SCALES`,
+`settings(config)` and `run(config, setting, seed, context) -> values` that fit into JSON.
+
+A trial is one setting and one seed, independent of all others. Experiments know neither clock nor disk:
+what they need of the world comes in the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+
+from dnabook.training import Checkpoint, quiet
+
+NAMES = ("parameter_distance", "feature_correlation", "transfer")
+
+
+class Context(NamedTuple):
+    """Where a trial runs, how it shows progress, and where a training run keeps its state.
+
+    checkpoint(**settings) gives the place for a training run with these settings, or None.
+    """
+
+    device: torch.device
+    progress: Callable[..., Iterable] = quiet
+    checkpoint: Callable[..., Checkpoint | None] = lambda **settings: None

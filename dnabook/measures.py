@@ -1,0 +1,343 @@
+"""What is measured on one model or a pair: accuracy, linear predictability, transfer, distance.
+
+Each R² comes with what it should be compared to: its value for unrelated features of the same rank, its
+value on images the regression has not seen, and its value in the other direction. Each rate comes with
+its counts. Eqs. 6 and 7 and "Defining Transferability" of the paper; used in chapters 1 to 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from dnabook import regression
+from dnabook.models import evaluating
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def in_batches(function, x: Tensor, size: int = 500) -> Tensor:
+    """`function` of each slice of x, concatenated: the memory of one slice, the result of all."""
+    return torch.cat([function(part) for part in x.split(size)])
+
+
+def predictions(model: nn.Module, x: Tensor) -> Tensor:
+    """The model's class for each image, (N,), in eval mode; modes are restored."""
+    with evaluating(model):
+        return in_batches(lambda part: model(part).argmax(1), x)
+
+
+def features(model: nn.Module, x: Tensor) -> Tensor:
+    """The model's hidden features of each image, flattened to (N, M), in eval mode."""
+    with evaluating(model):
+        return in_batches(lambda part: model.features(part).flatten(1), x)
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Share of the images x (N, C, H, W) that the model assigns to their class y (N,), in [0, 1]."""
+    _same_length(x, y)
+    return (predictions(model, x) == y).double().mean().item()
+
+
+# --- Linear predictability: Eqs. 6 and 7 ---------------------------------------------------------
+
+# A unit that fires on a handful of the fitted images gets a wild weight from plain least squares, and a
+# few of them can ruin a held-out score. Of the ridges 1e-12 … 1e-3, this one predicts best on CNN pairs.
+HELDOUT_RIDGE = 1e-5
+
+
+def r_squared(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    heldout: bool = False,
+    centred: bool = True,
+    adjusted: bool = False,
+) -> float:
+    """Share of the variance of z2 that a linear map of [z1, 1] explains: 1 − SS_res / SS_total (Eq. 7).
+
+    z1: (N, M1) or (N, C, H, W);  z2: likewise with the same N. It has a direction: z1 predicts z2.
+    heldout   fits on the first half of the rows (with a small ridge), scores on the second; below 0 means
+              worse than the mean.
+    centred   SS_total about the column means; False: about zero, as the paper prints it, which counts a
+              shared mean as agreement.
+    adjusted  1 − (1 − R²)(N − 1)/(N − r − 1): unrelated features then score 0 on average, not r/(N − 1).
+
+    Returns nan when z2 is constant, and for `adjusted` when N − 1 ≤ r.
+    Raises ValueError on mismatched shapes, on fewer than 4 rows held out, on `heldout` with `adjusted`.
+    """
+    z1, z2 = regression.matrices(z1, z2)
+    if heldout and adjusted:
+        raise ValueError("adjusted corrects an in-sample R²; a held-out one needs no correction")
+    n = len(z1)
+    if heldout and n < 4:
+        raise ValueError(f"a held-out R² needs at least 4 rows, got {n}")
+    half = n // 2
+    fitted, scored = (slice(half), slice(half, n)) if heldout else (slice(n), slice(n))
+    z1, z2 = z1.double(), z2.double()
+    ridge = HELDOUT_RIDGE if heldout else regression.RIDGE
+    fit = regression.fit(z1[fitted], z2[fitted], ridge=ridge)
+    target = z2[scored]
+    ss_res = fit.residual(z1[scored], target).square().sum()
+    ss_total = (target - target.mean(0) if centred else target).square().sum()
+    if ss_total <= 1e-12 * target.square().sum():  # constant up to rounding
+        return math.nan
+    r2 = (1 - ss_res / ss_total).item()
+    if adjusted:
+        freedom = n - 1 - rank(z1)
+        r2 = 1 - (1 - r2) * (n - 1) / freedom if freedom > 0 else math.nan
+    return r2
+
+
+def rank(z: Tensor) -> int:
+    """Number of linearly independent columns of the centred features z (N, M), at most N − 1."""
+    eigenvalues = torch.linalg.eigvalsh(_gram(z))
+    return int((eigenvalues > 1e-12 * eigenvalues.max()).sum())  # singular values above 1e-6 of the largest
+
+
+def chance_floor(z1: Tensor) -> float:
+    """In-sample R² that features of z1's rank reach on unrelated targets, on average: r/(N − 1)."""
+    return rank(z1) / (len(z1) - 1)
+
+
+def effective_rank(z: Tensor) -> float:
+    """How many directions share the variance of z (N, M): (Σλ)² / Σλ² over its covariance eigenvalues.
+
+    Also called the participation ratio: M when all directions vary alike, 1 when a single one varies,
+    nan when none does.
+    """
+    gram = _gram(z)
+    return (gram.trace().square() / gram.square().sum()).item()
+
+
+def _gram(z: Tensor) -> Tensor:
+    """The smaller of ZᵀZ and ZZᵀ of the centred features, in float64: both have Z's squared spectrum."""
+    z, _ = regression.matrices(z, z)
+    z = z.double() - z.double().mean(0)
+    return z.T @ z if z.shape[1] <= len(z) else z @ z.T
+
+
+def live_units(z: Tensor) -> int:
+    """Number of columns of z (N, M) that take more than one value: the units that are not dead."""
+    z, _ = regression.matrices(z, z)
+    return int((z.amax(0) > z.amin(0)).sum())
+
+
+class Predictability(NamedTuple):
+    """R² of z2 from z1, with what it takes to judge it. All but the counts are shares of variance."""
+
+    in_sample: float
+    adjusted: float
+    heldout: float
+    chance_floor: float
+    rank: int
+    effective_rank: float
+    live_units: int
+    n: int
+
+
+def predictability(z1: Tensor, z2: Tensor) -> Predictability:
+    """Every reading of R² from z1 (N, M1) to z2 (N, M2), beside z1's chance floor, rank and live units."""
+    z1, z2 = regression.matrices(z1, z2)
+    n, r, in_sample = len(z1), rank(z1), r_squared(z1, z2)
+    return Predictability(
+        in_sample=in_sample,
+        adjusted=1 - (1 - in_sample) * (n - 1) / (n - 1 - r) if n - 1 > r else math.nan,
+        heldout=r_squared(z1, z2, heldout=True),
+        chance_floor=r / (n - 1),
+        rank=r,
+        effective_rank=effective_rank(z1),
+        live_units=live_units(z1),
+        n=n,
+    )
+
+
+def first_component(z: Tensor) -> Tensor:
+    """Projection of the centred features z (N, M) on their direction of largest variance, (N,).
+
+    The sign is the one that makes the largest loading positive. Figure 2 plots it for both models.
+    """
+    z, _ = regression.matrices(z, z)
+    z = z.double() - z.double().mean(0)
+    _, vectors = torch.linalg.eigh(z.T @ z)
+    direction = vectors[:, -1]
+    return z @ (direction * direction[direction.abs().argmax()].sign())
+
+
+def pearson(z1: Tensor, z2: Tensor) -> float:
+    """Pearson correlation of two feature tensors of the same shape, all entries flattened to one list.
+
+    It compares unit i with unit i, so a permutation of the units ruins it; R² does not care.
+    Returns nan when either is constant.
+    """
+    if z1.shape != z2.shape:
+        raise ValueError(f"pearson needs equal shapes, got {tuple(z1.shape)} and {tuple(z2.shape)}")
+    a, b = (z.double().flatten() - z.double().mean() for z in (z1, z2))
+    return (a @ b / (a.norm() * b.norm())).item()
+
+
+def cka(z1: Tensor, z2: Tensor) -> float:
+    """Debiased linear centred kernel alignment of z1 (N, M1) and z2 (N, M2); 0 on average when unrelated.
+
+    The ratio HSIC(1, 2) / √(HSIC(1, 1) HSIC(2, 2)) with the unbiased estimator of Song et al. (2007), in
+    its feature form, so memory grows with M² and not with N². Being unbiased it can fall below 0.
+    Returns nan when either set has no variance. Raises ValueError for N < 4.
+    """
+    z1, z2 = regression.matrices(z1, z2)
+    if len(z1) < 4:
+        raise ValueError(f"the unbiased estimator needs at least 4 rows, got {len(z1)}")
+    a, b = (z.double() - z.double().mean(0) for z in (z1, z2))
+    own = _hsic(a, a) * _hsic(b, b)
+    return (_hsic(a, b) / own.sqrt()).item() if own > 0 else math.nan
+
+
+def _hsic(a: Tensor, b: Tensor) -> Tensor:
+    """Unbiased HSIC of centred features, times n(n − 3): three sums that need no N × N kernel."""
+    n = len(a)
+    rows_a, rows_b = a.square().sum(1), b.square().sum(1)  # (N,)
+    return (
+        (a.T @ b).square().sum()
+        - n / (n - 2) * (rows_a @ rows_b)
+        + rows_a.sum() * rows_b.sum() / ((n - 1) * (n - 2))
+    )
+
+
+def parameter_distance(model1: nn.Module, model2: nn.Module) -> Tensor:
+    """‖θ1 − θ2‖²: the squared distance between two models' parameters, as a scalar with gradient (Eq. 5).
+
+    Buffers such as BatchNorm's running statistics do not count.
+    Raises ValueError unless the parameters have the same shapes in the same order.
+    """
+    pairs = list(zip(model1.parameters(), model2.parameters(), strict=False))
+    shapes = [[tuple(p.shape) for p in model.parameters()] for model in (model1, model2)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"models differ in their parameters: {shapes[0]} and {shapes[1]}")
+    return torch.stack([(p1 - p2).square().sum() for p1, p2 in pairs]).sum()
+
+
+# --- Transfer ------------------------------------------------------------------------------------
+
+
+class TransferCounts(NamedTuple):
+    """Of `source_fooled` images that fool the source, `both_fooled` fool the target too."""
+
+    both_fooled: int
+    source_fooled: int
+
+    @property
+    def rate(self) -> float:
+        return self.both_fooled / self.source_fooled if self.source_fooled else math.nan
+
+
+def transfer_counts(
+    source: nn.Module, target: nn.Module, x_adv: Tensor, y: Tensor, x: Tensor | None = None
+) -> TransferCounts:
+    """The two counts behind `transfer_rate`, for an interval or a sum over batches."""
+    _same_length(x_adv, y)
+    wrong_source, wrong_target = (predictions(m, x_adv) != y for m in (source, target))
+    counted = torch.ones_like(wrong_source)
+    if x is not None:
+        _same_length(x, y)
+        counted = (predictions(source, x) == y) & (predictions(target, x) == y)
+    fooled = wrong_source & counted
+    return TransferCounts(int((fooled & wrong_target).sum()), int(fooled.sum()))
+
+
+def transfer_rate(
+    source: nn.Module, target: nn.Module, x_adv: Tensor, y: Tensor, x: Tensor | None = None
+) -> float:
+    """Share of the samples fooling `source` that fool `target` too: P(F_j(x') ≠ y | F_i(x') ≠ y).
+
+    x_adv: (N, C, H, W), crafted on `source`;  y: (N,) class indices.
+    x: the clean images. When given, only images that both models classify rightly before the attack count;
+    the printed definition, without x, also counts what either model gets wrong by itself.
+    Returns a float in [0, 1], or nan when nothing fools `source`.
+    Paper: "Defining Transferability". Used from chapter 1 on.
+    """
+    return transfer_counts(source, target, x_adv, y, x).rate
+
+
+class TransferMatrix(NamedTuple):
+    """Transfer among K models: row i holds what attacks crafted on model i do to model j.
+
+    rates, low, high: (K, K), the rate and its 95 % Wilson interval over images; nan where nothing fools i.
+    both_fooled: (K, K) and source_fooled: (K, K), the counts. The diagonal is 1 by definition.
+    """
+
+    rates: Tensor
+    low: Tensor
+    high: Tensor
+    both_fooled: Tensor
+    source_fooled: Tensor
+
+
+def transfer_matrix(
+    models: Sequence[nn.Module], x_adv: Sequence[Tensor], y: Tensor, x: Tensor | None = None
+) -> TransferMatrix:
+    """All pairwise transfer rates: x_adv[i] (N, C, H, W) was crafted on models[i]; y: (N,).
+
+    x, the clean images, has the meaning it has in `transfer_rate`.
+    Raises ValueError unless there is one x_adv for each model.
+    """
+    if len(models) != len(x_adv):
+        raise ValueError(f"one x_adv for each model: got {len(models)} models, {len(x_adv)} x_adv")
+    for images in x_adv:
+        _same_length(images, y)
+    k = len(models)
+    wrong = torch.stack([torch.stack([predictions(m, adv) != y for m in models]) for adv in x_adv])
+    if x is None:
+        right = torch.ones(k, len(y), dtype=torch.bool, device=y.device)
+    else:
+        right = torch.stack([predictions(m, x) == y for m in models])  # (K, N)
+    source = wrong[range(k), range(k)]  # (K, N): model i on its own images
+    counted = source[:, None] & right[:, None] & right[None]  # (K, K, N)
+    both, fooled = (counted & wrong).sum(-1).cpu(), counted.sum(-1).cpu()
+    bounds = torch.tensor([[wilson_interval(int(b), int(f)) for b, f in zip(*rows, strict=True)]
+                           for rows in zip(both, fooled, strict=True)])  # fmt: skip
+    rates = torch.where(fooled > 0, both / fooled, math.nan)
+    return TransferMatrix(rates, bounds[..., 0], bounds[..., 1], both, fooled)
+
+
+# --- Intervals -----------------------------------------------------------------------------------
+
+
+def wilson_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion `count / total`; (nan, nan) when total is 0."""
+    if not 0 <= count <= total:
+        raise ValueError(f"count must be in 0..total, got {count} of {total}")
+    if total == 0:
+        return math.nan, math.nan
+    interval = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+class MeanInterval(NamedTuple):
+    """Mean over n independent trials and half the width of its Student-t interval."""
+
+    mean: float
+    half_width: float
+    n: int
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInterval:
+    """Mean over trials with its t interval; nan values are left out; half_width is nan for n = 1."""
+    values = [float(v) for v in values if not math.isnan(v)]
+    n = len(values)
+    if n == 0:
+        return MeanInterval(math.nan, math.nan, 0)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return MeanInterval(mean, math.nan, 1)
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return MeanInterval(mean, float(stats.t.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n), n)
+
+
+def _same_length(x: Tensor, y: Tensor) -> None:
+    if len(x) != len(y):
+        raise ValueError(f"got {len(x)} images and {len(y)} labels")

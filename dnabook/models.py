@@ -1,0 +1,87 @@
+"""The two classifiers of Figure 11, cut at the layer whose features the paper compares.
+
+Each model is `head ∘ features`: `features(x) -> z` stops where Figure 11 puts the correlation loss,
+`head(z) -> logits` finishes. Features are returned, never stored on the model. Parameters stand in the
+order of the layers, so weights trained elsewhere load by position. Used in chapters 1 to 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+class CNN(nn.Module):
+    """Figure 11a: three 3×3 convolutions for MNIST, no batch normalisation; 6,218 parameters.
+
+    features: (N, 1, 28, 28) -> (N, 16, 7, 7), after the second pooling: M = 784 when flattened.
+    head:     (N, 16, 7, 7) -> (N, 10) logits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        )  # fmt: skip
+        self.tail = nn.Sequential(
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(32, 10)
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def head(self, z: Tensor) -> Tensor:
+        return self.tail(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class FullyConnected(nn.Module):
+    """Figure 11b: 784-500-500-200-200-100-10, each hidden layer Linear, ReLU, BatchNorm; 807,510 parameters.
+
+    features: (N, 1, 28, 28) -> (N, 200), the output of the fourth block after its normalisation.
+    head:     (N, 200) -> (N, 10) logits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Flatten(), *_block(784, 500), *_block(500, 500), *_block(500, 200), *_block(200, 200)
+        )
+        self.tail = nn.Sequential(*_block(200, 100), nn.Linear(100, 10))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def head(self, z: Tensor) -> Tensor:
+        return self.tail(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(inputs, outputs), nn.ReLU(), nn.BatchNorm1d(outputs)
+
+
+ARCHITECTURES = {"cnn": CNN, "fully_connected": FullyConnected}
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Within the block every submodule is in eval mode; afterwards each has its own mode back.
+
+    Restoring module by module keeps a frozen BatchNorm frozen inside a training model.
+    """
+    before = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode

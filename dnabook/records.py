@@ -1,0 +1,355 @@
+"""Recorded runs: configuration, values and provenance of every trial, as JSON that reads well in a diff.
+
+This is the only module that touches the clock, the disk and git. `make` runs what is missing of an
+experiment, one trial (one setting and one seed) at a time, and saves each as it finishes, so an interrupted
+run resumes and several processes may share a record. Chapters call `get` and `best`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import importlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+import dnabook
+from dnabook import data
+from dnabook.experiments import NAMES, Context
+
+SCALES = ("smoke", "laptop", "paper")
+SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
+
+
+class RecordError(RuntimeError):
+    """A record cannot be read or does not fit. The message says which file and what to do."""
+
+
+@dataclass
+class Record:
+    """An experiment at one scale: its configuration and the trials run so far.
+
+    config: every setting that the trials share.  trials: dicts with "setting", "seed", "values" and
+    "provenance" (date, seconds, device, threads, torch, dnabook, commit, data, peak memory).
+    """
+
+    name: str
+    scale: str
+    config: dict[str, Any]
+    trials: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the trials, sorted."""
+        return sorted({trial["seed"] for trial in self.trials})
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that all trials took together."""
+        return sum(trial["provenance"]["seconds"] for trial in self.trials)
+
+    def find(self, setting: dict[str, Any], seed: int) -> dict[str, Any] | None:
+        """The trial of a setting and seed, or None."""
+        matches = (t for t in self.trials if t["setting"] == setting and t["seed"] == seed)
+        return next(matches, None)
+
+    def rows(self, key: str, **where: Any) -> Iterator[dict[str, Any]]:
+        """Every row of the table `values[key]` with its trial's setting and seed, filtered by equality."""
+        for trial in self.trials:
+            for row in trial["values"][key]:
+                row = {"seed": trial["seed"], **trial["setting"], **row}
+                if all(row[name] == value for name, value in where.items()):
+                    yield row
+
+    def values(self, *path: str, **where: Any) -> list[Any]:
+        """`values[path[0]][path[1]]…` of every trial whose setting (or seed) matches `where`, by seed."""
+        found = []
+        for trial in sorted(self.trials, key=lambda t: t["seed"]):
+            setting = {"seed": trial["seed"], **trial["setting"]}
+            if all(setting[name] == value for name, value in where.items()):
+                value = trial["values"]
+                for name in path:
+                    value = value[name]
+                found.append(value)
+        return found
+
+    def caption(self) -> str:
+        """Scale, seeds, device and date in a line, as printed in the corner of every figure."""
+        if not self.trials:
+            return f"{self.name} · {self.scale} scale · no trials yet"
+        seeds = len(self.seeds)
+        devices = " + ".join(sorted({t["provenance"]["device"] for t in self.trials}))
+        date = max(t["provenance"]["date"] for t in self.trials)[:10]
+        return f"{self.scale} scale · {seeds} seed{'s' * (seeds != 1)} · {devices} · {date}"
+
+
+# --- Finding records -----------------------------------------------------------------------------
+
+
+def experiment(name: str):
+    """The experiment's module: `Config`, `SCALES`, `settings(config)` and `run(…)`."""
+    if name not in NAMES:
+        raise ValueError(f"unknown experiment {name!r}; known: {', '.join(NAMES)}")
+    return importlib.import_module(f"dnabook.experiments.{name}")
+
+
+def default_scale() -> str:
+    """$DNABOOK_SCALE, else "laptop"."""
+    return _known_scale(os.environ.get("DNABOOK_SCALE") or "laptop")
+
+
+def folder() -> Path:
+    """Where records are kept: $DNABOOK_RESULTS, else book/results of a checkout, else inside the package."""
+    package = Path(__file__).parent
+    checkout = package.parent / "book" / "results"
+    given = os.environ.get("DNABOOK_RESULTS")
+    return Path(given) if given else checkout if checkout.is_dir() else package / "results"
+
+
+def path(name: str, scale: str) -> Path:
+    """The record's file, whether it exists or not."""
+    return folder() / f"{name.replace('_', '-')}-{scale}.json"
+
+
+def load(name: str, scale: str) -> Record | None:
+    """The record on disk, or None. Raises RecordError when the file is not a record."""
+    file = path(name, scale)
+    if not file.exists():
+        return None
+    try:
+        return Record(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise RecordError(f"{file} is not a record ({error}); restore it or delete it") from error
+
+
+def config_of(name: str, scale: str) -> dict[str, Any]:
+    """The configuration of an experiment at a scale, as it stands in JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment(name).SCALES[_known_scale(scale)])))
+
+
+def current(name: str, scale: str) -> Record | None:
+    """The record on disk if its configuration is the one in the code now, else None."""
+    record = load(name, scale)
+    return record if record and record.config == config_of(name, scale) else None
+
+
+def get(name: str, scale: str | None = None, **options: Any) -> Record:
+    """This build's record of an experiment, computed and saved first where trials are missing."""
+    return make(name, scale, **options)
+
+
+def best(name: str) -> Record:
+    """The record of the largest scale with a whole seed; where there is none, this build's, computed."""
+    for scale in reversed(SCALES):
+        record = current(name, scale)
+        if record and _whole_seeds(record):
+            return record
+    return get(name)
+
+
+def _whole_seeds(record: Record) -> list[int]:
+    settings = _settings(record.name, record.scale)
+    return [seed for seed in record.seeds if all(record.find(s, seed) for s in settings)]
+
+
+def _settings(name: str, scale: str) -> list[dict[str, Any]]:
+    module = experiment(name)
+    return module.settings(module.SCALES[scale])
+
+
+def _known_scale(scale: str) -> str:
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    return scale
+
+
+# --- Making records ------------------------------------------------------------------------------
+
+
+def bars(iterable: Iterable, description: str = "") -> Iterable:
+    """A progress bar; TQDM_DISABLE=1 hides it."""
+    return tqdm(iterable, desc=description, leave=False)
+
+
+def make(
+    name: str,
+    scale: str | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    device: torch.device | str | None = None,
+    progress: Callable[..., Iterable] = bars,
+) -> Record:
+    """Run the trials that the record lacks, saving each as it finishes, and return the whole record.
+
+    scale: "smoke", "laptop" or "paper"; None: $DNABOOK_SCALE, else "laptop".
+    seeds: which seeds must be there; None: the first 1, 3 or 5 of the scale.
+    device: None: CUDA where there is one.
+    A record made under another configuration is kept beside the new one, as `….old.json`.
+    """
+    scale = default_scale() if scale is None else _known_scale(scale)
+    settings = _settings(name, scale)
+    seeds = range(SEEDS[scale]) if seeds is None else seeds
+    record = current(name, scale) or Record(name, scale, config_of(name, scale))
+    missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
+    device = torch.device(device) if device else data.default_device()
+    for setting, seed in progress(missing, f"{name} ({scale})"):
+        trial = _run_trial(name, scale, setting, seed, device, progress)
+        record = _save_trial(record, trial)
+    return record
+
+
+def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
+    module, checkpoints = experiment(name), []
+
+    def checkpoint(**key: Any) -> Checkpoint:
+        checkpoints.append(Checkpoint(_checkpoint_path({**key, "seed": seed, "device": device.type})))
+        return checkpoints[-1]
+
+    context = Context(device=device, progress=progress, checkpoint=checkpoint)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        values = module.run(module.SCALES[scale], setting, seed, context)
+    seconds = time.perf_counter() - started + sum(c.seconds_before for c in checkpoints)
+    values = json.loads(json.dumps(values))
+    digest = values.pop("data")
+    return {
+        "setting": setting,
+        "seed": seed,
+        "values": values,
+        "provenance": {**_provenance(device), "data": digest, "seconds": round(seconds, 1)},
+    }
+
+
+def _save_trial(record: Record, trial: dict[str, Any]) -> Record:
+    """Add one trial to the record on disk, which other processes may be adding to."""
+    file = path(record.name, record.scale)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_path(f"locks/{file.name}.lock")):
+        on_disk = load(record.name, record.scale)
+        if on_disk and on_disk.config != record.config:
+            file.rename(file.with_suffix(".old.json"))
+            on_disk = None
+        record = on_disk or Record(record.name, record.scale, record.config)
+        if not record.find(trial["setting"], trial["seed"]):
+            record.trials.append(trial)
+        record.trials.sort(key=lambda t: (t["seed"], json.dumps(t["setting"])))
+        _write(file, _readable(record).encode())
+    return record
+
+
+def _readable(record: Record) -> str:
+    """The record as JSON with one line for each table row and each plain list: small, good to diff."""
+    return _json(dataclasses.asdict(record)) + "\n"
+
+
+def _json(value: Any, indent: str = "") -> str:
+    nested = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not any(isinstance(item, dict | list) for item in nested):
+        return json.dumps(value, ensure_ascii=False)
+    inner = indent + " "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_json(item, inner)}" for key, item in value.items()]
+    else:
+        items = [_json(item, inner) for item in value]
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{start}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{end}"
+
+
+def _provenance(device: torch.device) -> dict[str, Any]:
+    cuda = device.type == "cuda"
+    memory = (
+        torch.cuda.max_memory_allocated(device) / 2**20
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(device) if cuda else f"CPU {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dnabook": dnabook.__version__,
+        "commit": commit(),
+        "peak_memory_mib": round(memory),
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, "-dirty" where files differ from it, or "unknown" outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        run = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return run.stdout.strip() or "unknown"
+
+
+# --- Checkpoints ---------------------------------------------------------------------------------
+
+
+class Checkpoint:
+    """State of one training run on disk. Two experiments that train the same pair share it.
+
+    seconds_before: how long earlier sessions worked on what `load` returned; it counts as the trial's time.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.opened, self.seconds_before = file, time.perf_counter(), 0.0
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, or None; a file that cannot be read counts as none."""
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError):
+            return None
+        self.seconds_before = state["seconds"]
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the saved state at once: a crash leaves the old one whole."""
+        seconds = self.seconds_before + time.perf_counter() - self.opened
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.file.parent, delete=False) as temporary:
+            torch.save({**state, "seconds": seconds}, temporary)
+        os.replace(temporary.name, self.file)
+
+
+def cache_path(name: str) -> Path:
+    """A path in the cache folder, with its parents made."""
+    file = data.cache_folder() / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _checkpoint_path(key: dict[str, Any]) -> Path:
+    """One file for each training run: named by its settings and by the code that trains."""
+    source = hashlib.sha256()
+    for module in ("data", "models", "regression", "measures", "losses", "training", "experiments/pairs"):
+        source.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    name = json.dumps(key, sort_keys=True, default=str) + source.hexdigest() + torch.__version__
+    return data.cache_folder() / "checkpoints" / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.pt"
+
+
+def _write(file: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+        temporary.write(content)
+    os.chmod(temporary.name, 0o644)
+    os.replace(temporary.name, file)

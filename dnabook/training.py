@@ -1,0 +1,116 @@
+"""`fit`: the only optimiser loop. It minimises any objective with Adam, epoch by epoch, and can resume.
+
+The paper trains everything with Adam. The data are already tensors on the device, so a step is an index, a
+forward, a backward and a fused update; losses are read back once an epoch, not once a step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dnabook.losses import Objective
+
+History = dict[str, list[float]]  # for each term of the objective, its mean over every epoch
+
+
+class Checkpoint(Protocol):
+    """Where `fit` keeps its state; `records.Checkpoint` is the one that writes files."""
+
+    def load(self) -> dict[str, Any] | None: ...
+    def save(self, state: dict[str, Any]) -> None: ...
+
+
+def quiet(iterable: Iterable, description: str = "") -> Iterable:
+    """The progress bar that shows nothing."""
+    return iterable
+
+
+def fit(
+    objective: Objective,
+    parameters: Iterable[nn.Parameter],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    epochs: int,
+    learning_rate: float = 5e-3,
+    progress: Callable[..., Iterable] = quiet,
+    checkpoint: Checkpoint | None = None,
+) -> History:
+    """Train for `epochs` passes over `batches` and return each term's mean over every epoch.
+
+    objective      (x, y) -> terms with a scalar "loss"; its `.models` train and are left in eval mode.
+    parameters     what Adam updates; usually `objective.parameters()`.
+    batches        iterated once an epoch, usually `data.Batches`; its `.generator` fixes the order.
+    progress       `progress(iterable, description)`, for example `tqdm`-like; quiet by default.
+    checkpoint     saved after every epoch; a run that was interrupted goes on from the last whole epoch and
+                   ends with the weights it would have had.
+
+    Raises ValueError for epochs below 1, FloatingPointError when the loss of an epoch is not finite.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    keep_freed_memory()
+    parameters = list(parameters)
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
+    generator = getattr(batches, "generator", None)
+    history: History = {}
+    done = 0
+    state = checkpoint.load() if checkpoint else None
+    if state is not None:
+        for model, weights in zip(objective.models, state["models"], strict=True):
+            model.load_state_dict(weights)
+        optimizer.load_state_dict(state["optimizer"])
+        if generator is not None:
+            generator.set_state(state["generator"])
+        history, done = state["history"], state["epochs"]
+
+    for model in objective.models:
+        model.train()
+    for epoch in progress(range(done, epochs), "training"):
+        sums, count = {}, 0
+        for x, y in batches:
+            terms = objective(x, y)
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+            count += 1
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        for name, value in sums.items():
+            history.setdefault(name, []).append(float(value) / count)
+        if not math.isfinite(history["loss"][-1]):
+            raise FloatingPointError(f"the loss became {history['loss'][-1]} in epoch {epoch + 1}")
+        if checkpoint:
+            checkpoint.save({
+                "models": [model.state_dict() for model in objective.models],
+                "optimizer": optimizer.state_dict(),
+                "generator": None if generator is None else generator.get_state(),
+                "history": history,
+                "epochs": epoch + 1,
+            })  # fmt: skip
+    for model in objective.models:
+        model.eval()
+    return history
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory for the next step, instead of returning it to the system each time.
+
+    Without it a training step on a processor spends as long on page faults as on arithmetic: a step of two
+    CNNs at batch 1000 took 171 ms without and 91 ms with it on 2 cores. Nothing happens elsewhere.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not given back
