@@ -73,7 +73,7 @@ class L2:
         """A perturbation drawn uniformly from the ball: a uniform direction, a length r·u^(1/D)."""
         direction = self.steepest(_draw(torch.randn, x.shape, x, generator))
         u = _draw(torch.rand, (len(x),), x, generator)
-        return self.size(x) * _per_sample(u ** (1 / x[0].numel()), x) * direction
+        return self.size(x) * _per_sample(u ** (1 / x.shape[1:].numel()), x) * direction
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The unit step that raises the loss most: the gradient over its own image's norm; 0 stays 0."""
@@ -186,10 +186,10 @@ def pgd(
     step = 2.5 * ball.size(x) / steps if step_size is None else _per_sample(step_size, x)
     keep_in = _keep_box_first if box_first else _keep_ball_first
 
-    best, best_loss = x, None
+    best, best_loss = x, x.new_full((len(x),), -math.inf)
     with evaluating(*getattr(objective, "models", ())):
         for _ in range(restarts):
-            x_adv = x if start is None else start.detach()
+            x_adv = x if start is None else start.detach().to(x)
             if random_start and start is None:
                 x_adv = x + ball.random_start(x, generator)
             x_adv, velocity = keep_in(x, x_adv, ball, bounds), torch.zeros_like(x)
@@ -202,9 +202,9 @@ def pgd(
                 return x_adv
             with torch.no_grad():
                 loss = objective(x_adv)
-            better = loss > (loss - 1 if best_loss is None else best_loss)
-            best = torch.where(_per_sample(better, x), x_adv, best)
-            best_loss = loss if best_loss is None else torch.maximum(loss, best_loss)
+            better = loss > best_loss
+            best = torch.where(_per_sample(better, x).bool(), x_adv, best)
+            best_loss = torch.where(better, loss, best_loss)
     return best
 
 
@@ -239,7 +239,8 @@ def _keep_ball_first(x: Tensor, x_adv: Tensor, ball: Ball, bounds: tuple[float, 
 
 
 def _keep_box_first(x: Tensor, x_adv: Tensor, ball: Ball, bounds: tuple[float, float]) -> Tensor:
-    return x + ball.project(x_adv.clamp(*bounds) - x)  # shrinking moves towards x: still in the box
+    x_adv = x + ball.project(x_adv.clamp(*bounds) - x)  # shrinking moves towards x: still in the box
+    return x_adv.clamp(*bounds)  # but for rounding
 
 
 def _unit_l1(gradient: Tensor) -> Tensor:
@@ -256,8 +257,7 @@ def _norms(delta: Tensor) -> Tensor:
 
 def _per_sample(value: float | Tensor, x: Tensor) -> Tensor:
     """A number or an (N,) tensor as (1 or N, 1, …), ready to broadcast over x."""
-    value = torch.as_tensor(value, device=x.device)
-    value = value if value.dtype == torch.bool else value.to(x.dtype)
+    value = torch.as_tensor(value, device=x.device, dtype=x.dtype)
     if value.dim() > 1 or (value.dim() == 1 and len(value) != len(x)):
         raise ValueError(f"expected a number or a tensor ({len(x)},), got {tuple(value.shape)}")
     return value.reshape(-1, *[1] * (x.dim() - 1))

@@ -163,7 +163,7 @@ def _idx(name: str) -> np.ndarray:
 def _coloured(x: Tensor, split: str) -> Tensor:
     """Digits (N, 1, 28, 28) as (N, 3, 32, 32): dark random ground, bright random ink, both seeded."""
     generator = torch.Generator().manual_seed(0 if split == "train" else 1)
-    ground, ink = torch.rand(2, len(x), 3, 1, 1, generator=generator)
+    ground, ink = torch.rand(len(x), 2, 3, 1, 1, generator=generator).unbind(1)  # image by image: for `limit`
     x = torch.nn.functional.pad(x, (2, 2, 2, 2))  # (N, 1, 32, 32)
     return (0.4 * ground) * (1 - x) + (0.5 + 0.5 * ink) * x
 
@@ -178,7 +178,9 @@ _CIFAR10_HELP = (
 
 
 def cache_folder() -> Path:
-    """Where downloads and checkpoints are kept: $XDG_CACHE_HOME/dnabook, else ~/.cache/dnabook."""
+    """Downloads and checkpoints: $DNABOOK_CACHE, else $XDG_CACHE_HOME/dnabook, else ~/.cache/dnabook."""
+    if given := os.environ.get("DNABOOK_CACHE"):
+        return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dnabook"
 
 
@@ -216,6 +218,9 @@ def _cifar10_jpeg(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, str]:
             raise DataError(
                 f"{root} holds {found} images in {split}/{name}/, expected {each}; {_CIFAR10_HELP}"
             )
+    unknown = {path.split("/")[0] for path in files} - set(CIFAR10_CLASSES)
+    if unknown:
+        raise DataError(f"{root} holds unknown classes in {split}/: {sorted(unknown)}; {_CIFAR10_HELP}")
     paths = sorted(files)
     x = np.empty((len(paths), 3, 32, 32), np.uint8)
     for i, path in enumerate(paths):
@@ -243,5 +248,5 @@ def _jpegs(root: Path, split: str) -> Iterator[tuple[str, bytes]]:
                 parts = member.name.split("/")
                 if member.isfile() and parts[-3:-2] == [split] and parts[-1].endswith(".jpg"):
                     yield "/".join(parts[-2:]), tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except Exception as error:  # tarfile, zlib and lzma each raise their own
         raise DataError(f"{root} is not a readable tar ({error}); {_CIFAR10_HELP}") from error

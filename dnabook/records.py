@@ -206,7 +206,7 @@ def make(
     record = current(name, scale) or Record(name, scale, config_of(name, scale))
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
     device = torch.device(device) if device else data.default_device()
-    for setting, seed in progress(missing, f"{name} ({scale})"):
+    for setting, seed in progress(missing, f"{name} ({scale})") if missing else ():
         trial = _run_trial(name, scale, setting, seed, device, progress)
         record = _save_trial(record, trial)
     return record

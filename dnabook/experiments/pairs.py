@@ -34,8 +34,8 @@ class Training:
 
 
 TRAINING = {
-    "smoke": Training(epochs=2, batch_size=250, train_images=10_000, plain_epochs=1),
-    "laptop": Training(epochs=6, plain_epochs=2),
+    "smoke": Training(epochs=3, batch_size=250, train_images=10_000, plain_epochs=1),
+    "laptop": Training(epochs=4, learning_rate=1e-2, plain_epochs=2),
     "paper": Training(),
 }
 

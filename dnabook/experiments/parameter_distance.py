@@ -35,7 +35,7 @@ SCALES = {
         epsilons=(0.05, 0.20),
     ),
     "laptop": Config(
-        target_distances=(None, 1000, 2000, 3000), epochs=6, batch_size=200, train_images=20_000,
+        target_distances=(None, 1000, 2000, 3000), epochs=4, batch_size=200, train_images=20_000,
         test_images=5000,
     ),
     "paper": Config(),

@@ -1,0 +1,64 @@
+"""Shared fixtures: real digits, a small trained CNN, fixed seeds, and private folders for what is written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+from dnabook import data, losses, models, training
+
+settings.register_profile("dnabook", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("dnabook")
+torch.set_num_threads(1)  # the tensors are small; more threads only wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_folders(tmp_path_factory):
+    """Smoke scale, no CIFAR-10 folder, a temporary cache and results folder: the user's stay untouched."""
+    root = tmp_path_factory.mktemp("dnabook")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DNABOOK_SCALE", "smoke")
+        patch.setenv("DNABOOK_RESULTS", str(root / "results"))
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        for name in ("DNABOOK_CACHE", "DNABOOK_DATA"):
+            patch.delenv(name, raising=False)
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same global random state, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def whole_mnist_train() -> data.Images:
+    return data.load("mnist", "train", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def whole_mnist_test() -> data.Images:
+    return data.load("mnist", "test", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def mnist_train(whole_mnist_train) -> data.Images:
+    """The first 2,000 training images."""
+    return whole_mnist_train[:2000]
+
+
+@pytest.fixture(scope="session")
+def mnist_test(whole_mnist_test) -> data.Images:
+    """The first 200 test images."""
+    return whole_mnist_test[:200]
+
+
+@pytest.fixture(scope="session")
+def trained_cnn(whole_mnist_train) -> models.CNN:
+    """A CNN trained on 10,000 images for three epochs, in eval mode: right on nine in ten of `mnist_test`."""
+    torch.manual_seed(0)
+    model = models.CNN()
+    batches = data.Batches(whole_mnist_train[:10000], 50)
+    training.fit(losses.classification(model), model.parameters(), batches, epochs=3)
+    return model

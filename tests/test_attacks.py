@@ -1,0 +1,809 @@
+"""Attacks: closed forms on linear objectives, balls and boxes, random starts, side effects, parity."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from dnabook.attacks import L2, Linf, craft, fgsm, in_input_units, l2_radius, pgd, targeted, untargeted
+from dnabook.models import CNN, FullyConnected
+
+WIDE = (-10.0, 10.0)
+
+
+def linear(w):
+    """The per-sample objective w·x."""
+    return lambda x: (x * w).flatten(1).sum(1)
+
+
+def bumpy(x):
+    """A per-sample objective with many local maxima, made of exact elementwise operations and one sum."""
+    return torch.sin(40 * x).flatten(1).sum(1)
+
+
+def flat(x):
+    """An objective whose gradient is zero everywhere."""
+    return (0 * x).flatten(1).sum(1)
+
+
+def images(n=4, shape=(1, 6, 6), seed=0, dtype=torch.float64):
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def lengths(delta):
+    return delta.flatten(1).norm(dim=1)
+
+
+@pytest.fixture
+def w():
+    return torch.randn(1, 6, 6, dtype=torch.float64)
+
+
+@pytest.fixture
+def smooth():
+    """A random float64 model without kinks or ties, whose gradient signs do not hang on rounding."""
+    layers = nn.Conv2d(1, 4, 5), nn.Tanh(), nn.Conv2d(4, 4, 5, 2), nn.Tanh(), nn.Flatten(), nn.Linear(400, 10)
+    return nn.Sequential(*layers).double()
+
+
+@pytest.fixture
+def digits(mnist_test):
+    return mnist_test.x[:24].double(), mnist_test.y[:24]
+
+
+# --- Closed forms --------------------------------------------------------------------------------
+
+LINF_SEARCHES = {
+    "fgsm": fgsm,
+    "pgd": partial(pgd, random_start=False),
+    "pgd from a random start": pgd,
+    "pgd with momentum": partial(pgd, random_start=False, momentum=0.9),
+    "pgd with restarts": partial(pgd, restarts=3),
+    "pgd, box first": partial(pgd, random_start=False, box_first=True),
+}
+
+
+@pytest.mark.parametrize("attack", LINF_SEARCHES.values(), ids=LINF_SEARCHES)
+def test_linf_attacks_reach_the_exact_optimum_of_a_linear_model(attack, w):
+    x, objective = images(), linear(w)
+    gain = objective(attack(objective, x, Linf(0.3), bounds=WIDE)) - objective(x)
+    torch.testing.assert_close(gain, torch.full_like(gain, 0.3 * w.abs().sum()))
+
+
+@pytest.mark.parametrize("attack", [fgsm, partial(pgd, random_start=False)], ids=["fgsm", "pgd"])
+def test_l2_attacks_reach_the_exact_optimum_of_a_linear_model(attack, w):
+    x, objective = images(), linear(w)
+    x_adv = attack(objective, x, L2(1.7), bounds=WIDE)
+    gain = objective(x_adv) - objective(x)
+    torch.testing.assert_close(gain, torch.full_like(gain, 1.7 * w.norm()))
+    torch.testing.assert_close(x_adv - x, (1.7 * w / w.norm()).expand_as(x))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_l2_pgd_converges_to_the_linear_optimum_from_a_random_start(momentum, w):
+    x, objective = images(), linear(w)
+    x_adv = pgd(objective, x, L2(1.7), step_size=1.0, momentum=momentum, bounds=WIDE)
+    gain = objective(x_adv) - objective(x)
+    torch.testing.assert_close(gain, torch.full_like(gain, 1.7 * w.norm()))
+
+
+@pytest.mark.parametrize("box_first", [False, True])
+@pytest.mark.parametrize("random_start", [False, True])
+def test_linf_pgd_reaches_the_linear_optimum_of_ball_and_box_together(random_start, box_first, w):
+    x = images()
+    x_adv = pgd(linear(w), x, Linf(0.3), random_start=random_start, box_first=box_first)
+    torch.testing.assert_close(x_adv, (x + 0.3 * w.sign()).clamp(0, 1))
+
+
+def test_pgd_stops_within_a_step_of_a_maximum_inside_the_ball():
+    x, peak = images(), images(seed=1) * 0.2 - 0.1
+    x_adv = pgd(
+        lambda z: -(z - x - peak).square().flatten(1).sum(1), x, Linf(0.2), step_size=0.01, bounds=WIDE
+    )
+    assert (x_adv - x - peak).abs().max() <= 0.01 + 1e-12
+
+
+def test_the_loss_of_a_linear_model_never_falls_with_more_steps(w):
+    x, objective = images(), linear(w)
+    for ball in (Linf(0.3), L2(1.0)):
+        losses = [
+            objective(pgd(objective, x, ball, steps=steps, step_size=0.05, random_start=False))
+            for steps in range(1, 12)
+        ]
+        assert (torch.stack(losses).diff(dim=0) >= -1e-12).all()
+
+
+def test_a_single_step_has_the_given_length_in_the_norm_of_the_ball(w):
+    x = images()
+    one = partial(pgd, linear(w), x, steps=1, step_size=0.07, random_start=False, bounds=WIDE)
+    torch.testing.assert_close((one(Linf(1.0)) - x).abs(), torch.full_like(x, 0.07))
+    torch.testing.assert_close(lengths(one(L2(1.0)) - x), torch.full((len(x),), 0.07, dtype=x.dtype))
+
+
+def test_the_default_step_is_two_and_a_half_times_the_ball_over_the_steps(w):
+    x = images()
+    for ball, size in ((Linf(0.3), 0.3), (L2(1.0), 1.0)):
+        default = pgd(bumpy, x, ball, steps=7, random_start=False)
+        stated = pgd(bumpy, x, ball, steps=7, step_size=2.5 * size / 7, random_start=False)
+        torch.testing.assert_close(default, stated)
+
+
+def test_fgsm_is_the_sign_of_the_gradient_of_the_cross_entropy(smooth, digits):
+    x, y = digits
+    leaf = x.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(cross_entropy(smooth(leaf), y), leaf)
+    expected = (x + 0.1 * gradient.sign()).clamp(0, 1)
+    torch.testing.assert_close(fgsm(untargeted(smooth, y), x, Linf(0.1)), expected)
+
+
+def test_momentum_accumulates_gradients_divided_by_their_l1_norms():
+    x = images(n=3, shape=(1, 2, 2))
+    slopes = torch.randn(3, *x.shape, dtype=x.dtype)  # one gradient for each step, of very different lengths
+    slopes *= torch.tensor([100.0, 1.0, 0.01], dtype=x.dtype).reshape(3, 1, 1, 1, 1)
+    calls = iter(slopes)
+    x_adv = pgd(
+        lambda z: (z * next(calls)).flatten(1).sum(1), x, L2(5.0), steps=3, step_size=0.1, random_start=False,
+        momentum=0.5, bounds=WIDE,
+    )  # fmt: skip
+    velocity, expected = torch.zeros_like(x), x
+    for slope in slopes:
+        velocity = 0.5 * velocity + slope / slope.abs().sum((1, 2, 3), keepdim=True)
+        expected = expected + 0.1 * velocity / lengths(velocity).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(x_adv, expected)
+
+
+# --- Balls and boxes -----------------------------------------------------------------------------
+
+BOXES = [(0.0, 1.0), (-1.0, 1.0), (0.1, 0.7), (-0.42421296, 2.8214867)]
+
+
+@given(
+    norm=st.sampled_from([Linf, L2]),
+    size=st.floats(0, 3),
+    steps=st.integers(1, 6),
+    step_size=st.none() | st.floats(0, 5),
+    momentum=st.sampled_from([0.0, 0.5, 1.0]),
+    random_start=st.booleans(),
+    box_first=st.booleans(),
+    bounds=st.sampled_from(BOXES),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 1000),
+)
+def test_every_perturbation_stays_in_the_ball_and_in_the_box(
+    norm, size, steps, step_size, momentum, random_start, box_first, bounds, dtype, seed
+):
+    low, high = torch.tensor(bounds, dtype=dtype)
+    x = (low + (high - low) * images(seed=seed, dtype=dtype)).clamp(low, high)
+    x_adv = pgd(
+        bumpy, x, norm(size), steps=steps, step_size=step_size, momentum=momentum, bounds=bounds,
+        random_start=random_start, box_first=box_first, generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    reach = (x_adv - x).flatten(1).abs().amax(1) if norm is Linf else lengths(x_adv - x)
+    rounding = 20 * torch.finfo(dtype).eps * max(1, size)
+    assert (reach <= size + rounding).all()
+    assert ((x_adv >= low) & (x_adv <= high)).all()  # without tolerance: it may be attacked again
+    assert x_adv.dtype == dtype
+
+
+def test_ball_first_and_box_first_are_the_two_orders_worked_out_by_hand():
+    x = torch.tensor([[[[0.9, 0.5]]]], dtype=torch.float64)
+    step = partial(pgd, linear(torch.ones(2)), x, L2(0.5), steps=1, step_size=1.0, random_start=False)
+    half = 0.5 / 2**0.5  # the step ends at (1.6, 1.2); the ball takes it to x + (half, half)
+    torch.testing.assert_close(step().flatten(), x.new_tensor([1.0, 0.5 + half]))
+    shrunk = 0.5 / (0.1**2 + 0.5**2) ** 0.5  # the box takes it to (1, 1), which is x + (0.1, 0.5)
+    expected = x.new_tensor([0.9 + 0.1 * shrunk, 0.5 + 0.5 * shrunk])
+    torch.testing.assert_close(step(box_first=True).flatten(), expected)
+
+
+@pytest.mark.parametrize("box_first", [False, True])
+@pytest.mark.parametrize("bounds", BOXES)
+def test_no_rounding_leads_out_of_the_box_so_the_result_may_be_attacked_again(bounds, box_first):
+    low, high = torch.tensor(bounds)
+    x = (low + (high - low) * images(n=200, dtype=torch.float32)).clamp(low, high)
+    slopes = linear(torch.randn(1, 6, 6).sign())
+    for ball in (Linf(5.0), L2(50.0)):  # larger than the box: every pixel ends on an edge
+        search = partial(
+            pgd, slopes, ball=ball, steps=2, random_start=False, bounds=bounds, box_first=box_first
+        )
+        x_adv = search(x)
+        assert torch.minimum(x_adv - low, high - x_adv).max() < 1e-6
+        assert ((x_adv >= low) & (x_adv <= high)).all()
+        search(x_adv)
+
+
+@given(norm=st.sampled_from([Linf, L2]), size=st.floats(0.01, 3), seed=st.integers(0, 1000))
+def test_projecting_moves_nothing_inside_the_ball_and_is_the_nearest_point_outside(norm, size, seed):
+    ball, points = norm(size), 4 * images(n=8, shape=(1, 1, 3), seed=seed) - 2
+    projected = ball.project(points)
+    torch.testing.assert_close(ball.project(projected), projected)
+    inside = (points.abs().flatten(1).amax(1) if norm is Linf else lengths(points)) <= size
+    assert torch.equal(projected[inside], points[inside])
+    others = ball.random_start(points.repeat(50, 1, 1, 1), torch.Generator().manual_seed(seed))
+    rivals = lengths(others - points.repeat(50, 1, 1, 1))
+    assert (lengths(points - projected).repeat(50) <= rivals + 1e-12).all()
+
+
+def test_steepest_is_the_unit_vector_that_aligns_best_with_the_gradient():
+    gradient = torch.randn(5, 1, 4, 4, dtype=torch.float64)
+    for ball, dual in ((Linf(1.0), gradient.abs().sum((1, 2, 3))), (L2(1.0), lengths(gradient))):
+        torch.testing.assert_close((gradient * ball.steepest(gradient)).sum((1, 2, 3)), dual)
+    torch.testing.assert_close(Linf(1.0).steepest(gradient).abs(), torch.ones_like(gradient))
+    torch.testing.assert_close(lengths(L2(1.0).steepest(gradient)), torch.ones(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("ball", [Linf(0.0), L2(0.0)], ids=["linf", "l2"])
+@pytest.mark.parametrize("attack", [fgsm, pgd, partial(pgd, momentum=1.0, restarts=2)])
+def test_a_ball_of_size_zero_returns_the_images_themselves(ball, attack):
+    x = images(dtype=torch.float32)
+    assert torch.equal(attack(bumpy, x, ball), x)
+
+
+@pytest.mark.parametrize("ball", [Linf(0.3), L2(1.0)], ids=["linf", "l2"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_zero_gradient_leaves_an_image_where_it_is_and_its_neighbours_move(ball, momentum):
+    x = images(dtype=torch.float32)
+    search = partial(pgd, random_start=False, momentum=momentum)
+    assert torch.equal(search(flat, x, ball), x)
+    alive = torch.tensor([1.0, 0, 1, 0]).reshape(4, 1, 1, 1)
+    x_adv = search(lambda z: bumpy(z * alive), x, ball)
+    assert torch.equal(x_adv[1::2], x[1::2])
+    assert (lengths(x_adv - x)[::2] > 0.1).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_gradients_of_any_magnitude_are_normalised_in_float32(scale, momentum, w):
+    x, w = images(dtype=torch.float32), w.float()
+    for ball in (Linf(0.3), L2(1.0)):
+        search = partial(pgd, x=x, ball=ball, steps=5, random_start=False, momentum=momentum, bounds=WIDE)
+        torch.testing.assert_close(search(linear(scale * w)), search(linear(w)))
+
+
+def test_a_tiny_gradient_does_not_underflow_in_a_large_batch():
+    x = torch.zeros(256, 1, 2, 2)
+    x_adv = fgsm(linear(torch.full((2, 2), 1e-37)), x, L2(1.0))  # a mean over the batch would lose it
+    torch.testing.assert_close(x_adv, torch.full_like(x, 0.5))
+
+
+def test_each_image_gets_a_step_of_full_length_however_small_its_gradient(w):
+    x = images(dtype=torch.float32)
+    weights = w.float() * torch.tensor([1e-30, 1e-10, 1.0, 1e20]).reshape(4, 1, 1, 1)
+    x_adv = fgsm(linear(weights), x, L2(1.0), bounds=WIDE)
+    torch.testing.assert_close(lengths(x_adv - x), torch.ones(4))
+
+
+def test_the_l2_radius_is_the_length_of_a_change_of_epsilon_in_every_pixel():
+    mnist, cifar = torch.zeros(2, 1, 28, 28), torch.zeros(2, 3, 32, 32)
+    assert l2_radius(0.1, mnist) == pytest.approx(28 * 0.1)
+    assert l2_radius(0.1, cifar) == pytest.approx(55.4 * 0.1, abs=0.005)
+    for x in (mnist, cifar):
+        assert l2_radius(0.1, x) == pytest.approx(float(torch.full_like(x, 0.1)[0].norm()), rel=1e-5)
+
+
+def test_an_epsilon_doubles_for_inputs_between_minus_one_and_one():
+    assert in_input_units(0.1, (0.0, 1.0)) == pytest.approx(0.1)
+    assert in_input_units(0.1, (-1.0, 1.0)) == pytest.approx(0.2)
+
+
+def test_rescaled_inputs_with_rescaled_epsilon_give_the_rescaled_attack():
+    x = images()
+    plain = pgd(bumpy, x, Linf(0.1), random_start=False)
+    epsilon = in_input_units(0.1, (-1.0, 1.0))
+    scaled = pgd(
+        lambda z: bumpy((z + 1) / 2), 2 * x - 1, Linf(epsilon), random_start=False, bounds=(-1.0, 1.0)
+    )
+    torch.testing.assert_close((scaled + 1) / 2, plain)
+
+
+# --- Each image on its own -----------------------------------------------------------------------
+
+SEARCHES = {
+    "fgsm": fgsm,
+    "pgd": partial(pgd, steps=6, random_start=False),
+    "momentum": partial(pgd, steps=6, random_start=False, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("attack", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("ball", [Linf(0.2), L2(1.0)], ids=["linf", "l2"])
+def test_an_image_is_attacked_alike_alone_and_in_a_batch(attack, ball, smooth, digits):
+    x, y = digits[0][:5], digits[1][:5]
+    together = attack(untargeted(smooth, y), x, ball)
+    alone = [attack(untargeted(smooth, y[i : i + 1]), x[i : i + 1], ball) for i in range(5)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_an_image_is_attacked_alike_alone_and_in_a_batch_by_a_batchnorm_model_in_training_mode(mnist_test):
+    model, x, y = FullyConnected().double().train(), mnist_test.x[:4].double(), mnist_test.y[:4]
+    together = fgsm(untargeted(model, y), x, Linf(0.1))
+    alone = [fgsm(untargeted(model, y[i : i + 1]), x[i : i + 1], Linf(0.1)) for i in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_a_neighbour_with_a_huge_gradient_does_not_shorten_the_step_of_another(w):
+    x = images(n=2)
+    x_adv = fgsm(linear(w * torch.tensor([1.0, 1e6]).reshape(2, 1, 1, 1)), x, L2(1.0), bounds=WIDE)
+    torch.testing.assert_close(lengths(x_adv - x), torch.ones(2, dtype=x.dtype))
+
+
+@pytest.mark.parametrize("attack", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("norm", [Linf, L2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tensor_of_epsilons_equals_one_attack_for_each(attack, norm, dtype):
+    x, epsilons = images(dtype=dtype), torch.tensor([0.0, 0.05, 0.2, 1.0])
+    together = attack(bumpy, x, norm(epsilons))
+    alone = [attack(bumpy, x[i : i + 1], norm(float(epsilons[i]))) for i in range(4)]
+    assert torch.equal(together, torch.cat(alone))
+    assert torch.equal(together[0], x[0])
+
+
+def test_a_tensor_of_step_sizes_moves_each_image_by_its_own():
+    x, sizes = images(), torch.tensor([0.0, 0.01, 0.02, 0.03], dtype=torch.float64)
+    x_adv = pgd(bumpy, x, Linf(1.0), steps=1, step_size=sizes, random_start=False, bounds=WIDE)
+    torch.testing.assert_close((x_adv - x).abs().amax((1, 2, 3)), sizes)
+
+
+# --- Random starts and restarts ------------------------------------------------------------------
+
+
+def starts(x, ball, generator=None):
+    """The random starts themselves: one step of length zero."""
+    return pgd(bumpy, x, ball, steps=1, step_size=0.0, bounds=WIDE, generator=generator) - x
+
+
+def test_linf_starts_are_uniform_in_every_pixel():
+    delta = starts(torch.zeros(3000, 1, 1, 2), Linf(0.3), torch.Generator().manual_seed(1)).flatten(1)
+    for pixel in delta.T:
+        assert stats.kstest(pixel.numpy(), stats.uniform(-0.3, 0.6).cdf).pvalue > 0.01
+    assert abs(float(torch.corrcoef(delta.T)[0, 1])) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (1, 1, 5), (1, 4, 4)])
+def test_l2_starts_have_a_uniform_radius_to_the_power_of_the_dimension(shape):
+    dimension = shape[1] * shape[2]
+    delta = starts(torch.zeros(3000, *shape), L2(0.7), torch.Generator().manual_seed(1))
+    assert stats.kstest((lengths(delta) / 0.7).pow(dimension).numpy(), "uniform").pvalue > 0.01
+
+
+def test_l2_starts_point_in_every_direction_alike():
+    delta = starts(torch.zeros(3000, 1, 1, 2), L2(0.7), torch.Generator().manual_seed(1)).flatten(1)
+    angle = torch.atan2(delta[:, 0], delta[:, 1])
+    assert stats.kstest(angle.numpy(), stats.uniform(-torch.pi, 2 * torch.pi).cdf).pvalue > 0.01
+    assert abs(float(torch.corrcoef(torch.stack([angle, delta.norm(dim=1)]))[0, 1])) < 0.05
+
+
+@pytest.mark.parametrize("ball", [Linf(0.3), L2(1.0)], ids=["linf", "l2"])
+def test_random_starts_repeat_with_the_generator_and_differ_without_reseeding(ball):
+    x, generator = images(), torch.Generator().manual_seed(3)
+    state = torch.get_rng_state()
+    first, second = (pgd(bumpy, x, ball, generator=generator) for _ in range(2))
+    assert torch.equal(first, pgd(bumpy, x, ball, generator=torch.Generator().manual_seed(3)))
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)  # the global state is left alone
+    assert not torch.equal(pgd(bumpy, x, ball), pgd(bumpy, x, ball))
+
+
+@pytest.mark.parametrize("ball", [Linf(0.3), L2(1.0)], ids=["linf", "l2"])
+def test_without_a_random_start_an_attack_is_deterministic_and_draws_nothing(ball):
+    x, state = images(), torch.get_rng_state()
+    first, second = (pgd(bumpy, x, ball, random_start=False) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("ball", [Linf(0.3), L2(1.0)], ids=["linf", "l2"])
+def test_equal_images_get_different_random_starts(ball):
+    delta = starts(torch.zeros(2, 1, 6, 6), ball)
+    assert (delta[0] - delta[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("ball", [Linf(0.3), L2(1.0)], ids=["linf", "l2"])
+def test_restarts_keep_for_each_image_the_best_of_the_same_single_runs(ball):
+    x = images(n=12)
+    restarted = pgd(bumpy, x, ball, steps=3, restarts=4, generator=torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    runs = torch.stack([pgd(bumpy, x, ball, steps=3, generator=generator) for _ in range(4)])
+    losses = torch.stack([bumpy(run) for run in runs])
+    best = losses.argmax(0)
+    assert len(best.unique()) > 1  # different images keep different starts
+    assert torch.equal(restarted, runs[best, torch.arange(12)])
+    assert (bumpy(restarted) >= losses[0]).all()  # never worse than one start
+
+
+@pytest.mark.parametrize("offset", [-1e12, 0.0, 1e12])
+def test_restarts_rank_losses_of_any_magnitude(offset, w):
+    x = images(dtype=torch.float32)
+    x_adv = pgd(lambda z: linear(w.float())(z) + offset, x, Linf(0.3), restarts=2, bounds=WIDE)
+    torch.testing.assert_close(x_adv, x + 0.3 * w.float().sign())
+
+
+def test_a_given_start_is_where_the_search_begins():
+    x = images()
+    start = (x + 0.05).clamp(0, 1)
+    still = pgd(bumpy, x, Linf(0.3), steps=1, step_size=0.0, start=start)
+    torch.testing.assert_close(still, start)
+
+
+def test_a_given_start_outside_ball_and_box_is_brought_inside_first():
+    x = images()
+    still = pgd(bumpy, x, Linf(0.3), steps=1, step_size=0.0, start=torch.full_like(x, 9.0))
+    torch.testing.assert_close(still, (x + 0.3).clamp(0, 1))
+
+
+# --- Objectives ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(2.0)], ids=["linf", "l2"])
+@pytest.mark.parametrize("attack", [fgsm, partial(pgd, steps=10)], ids=["fgsm", "pgd"])
+def test_untargeted_attacks_leave_the_class_and_targeted_ones_approach_another(
+    attack, ball, trained_cnn, mnist_test
+):
+    x, y = mnist_test.x[:50], mnist_test.y[:50]
+    wanted = (y + 1) % 10
+    away, towards = (
+        attack(untargeted(trained_cnn, y), x, ball),
+        attack(targeted(trained_cnn, wanted), x, ball),
+    )
+    with torch.no_grad():
+        clean, away, towards = (trained_cnn(images) for images in (x, away, towards))
+    assert cross_entropy(away, y) > cross_entropy(clean, y) + 0.5
+    assert cross_entropy(towards, wanted) < cross_entropy(clean, wanted) - 0.5
+    assert (away.argmax(1) == y).sum() < (clean.argmax(1) == y).sum()
+    assert (towards.argmax(1) == wanted).sum() > (clean.argmax(1) == wanted).sum()
+
+
+def test_pgd_raises_the_loss_more_than_fgsm(trained_cnn, mnist_test):
+    x, objective = mnist_test.x[:50], untargeted(trained_cnn, mnist_test.y[:50])
+    for ball in (Linf(0.1), L2(2.0)):
+        assert (
+            objective(pgd(objective, x, ball, steps=10)).mean() > objective(fgsm(objective, x, ball)).mean()
+        )
+
+
+def test_model_objectives_are_the_signed_cross_entropies_of_the_images(trained_cnn, mnist_test):
+    x, y = mnist_test.x[:5], mnist_test.y[:5]
+    expected = -torch.log_softmax(trained_cnn(x), 1)[torch.arange(5), y]
+    torch.testing.assert_close(untargeted(trained_cnn, y)(x), expected)
+    torch.testing.assert_close(targeted(trained_cnn, y)(x), -expected)
+
+
+# --- Nothing else changes ------------------------------------------------------------------------
+
+ALL = {
+    "fgsm": fgsm,
+    "pgd": partial(pgd, steps=2),
+    "restarts": partial(pgd, steps=2, restarts=2),
+    "momentum": partial(pgd, steps=2, momentum=0.9),
+    "box first": partial(pgd, steps=2, box_first=True),
+}
+
+
+@pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(1.0)], ids=["linf", "l2"])
+def test_no_gradient_is_left_anywhere_and_the_result_is_detached(attack, ball, mnist_test):
+    model, y = CNN(), mnist_test.y[:3]
+    x = mnist_test.x[:3].clone().requires_grad_(True)
+    before = x.detach().clone()
+    model.tail[-1].bias.grad = torch.full((10,), 7.0)
+    x_adv = attack(untargeted(model, y), x, ball)
+    assert not x_adv.requires_grad and x_adv.grad_fn is None
+    assert x.requires_grad and x.grad is None and torch.equal(x.detach(), before)
+    assert torch.equal(model.tail[-1].bias.grad, torch.full((10,), 7.0))
+    assert all(p.grad is None for p in list(model.parameters())[:-1])
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_no_gradient_is_left_on_the_start(w):
+    x = images()
+    start = (x + 0.01).clamp(0, 1).requires_grad_(True)
+    x_adv = pgd(linear(w), x, Linf(0.1), start=start)
+    assert start.requires_grad and start.grad is None and not x_adv.requires_grad
+
+
+def test_the_images_share_no_memory_with_the_result():
+    x = images()
+    for ball in (Linf(0.0), Linf(0.1), L2(0.1)):
+        before = x.clone()
+        pgd(bumpy, x, ball).fill_(0)
+        assert torch.equal(x, before)
+
+
+def test_attacks_work_where_gradients_are_switched_off(w):
+    x = images()
+    with torch.no_grad():
+        x_adv = fgsm(linear(w), x, Linf(0.1), bounds=WIDE)
+        assert not torch.is_grad_enabled()
+    torch.testing.assert_close(x_adv, x + 0.1 * w.sign())
+
+
+def test_attacks_work_on_a_model_with_frozen_parameters(trained_cnn, mnist_test):
+    frozen = copy.deepcopy(trained_cnn).requires_grad_(False)
+    x, y = mnist_test.x[:3], mnist_test.y[:3]
+    expected = fgsm(untargeted(trained_cnn, y), x, Linf(0.1))
+    assert torch.equal(fgsm(untargeted(frozen, y), x, Linf(0.1)), expected)
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+@pytest.fixture
+def partly_frozen():
+    """A training model with one frozen BatchNorm in it."""
+    model = FullyConnected().train()
+    model.body[3].eval()
+    assert isinstance(model.body[3], nn.BatchNorm1d)
+    return model
+
+
+@pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+def test_every_submodule_gets_its_own_mode_back_and_batchnorm_statistics_stay(
+    attack, partly_frozen, mnist_test
+):
+    model, x, y = partly_frozen, mnist_test.x[:3], mnist_test.y[:3]
+    before, state = modes(model), copy.deepcopy(model.state_dict())
+    attack(untargeted(model, y), x, Linf(0.1))
+    assert modes(model) == before
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_the_model_is_in_eval_mode_while_it_is_attacked(partly_frozen, mnist_test):
+    seen = []
+    for module in partly_frozen.modules():
+        module.register_forward_hook(lambda module, *_: seen.append(module.training))
+    pgd(untargeted(partly_frozen, mnist_test.y[:3]), mnist_test.x[:3], Linf(0.1), steps=2, restarts=2)
+    assert seen and not any(seen)
+
+
+def test_modes_come_back_when_the_objective_fails(partly_frozen, mnist_test):
+    before = modes(partly_frozen)
+    partly_frozen.tail[-1].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pgd(untargeted(partly_frozen, mnist_test.y[:3]), mnist_test.x[:3], Linf(0.1))
+    assert modes(partly_frozen) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+def test_the_type_of_the_images_is_kept(attack, dtype):
+    x = images(dtype=dtype)
+    sizes = torch.tensor([0.1, 0.2, 0.3, 0.4])  # float32, whatever the images are
+    for ball in (Linf(0.1), L2(0.1), Linf(sizes), L2(sizes.double())):
+        assert attack(bumpy, x, ball).dtype == dtype
+
+
+def test_a_start_of_another_type_does_not_change_the_type_of_the_result():
+    x = images(dtype=torch.float32)
+    assert pgd(bumpy, x, Linf(0.1), start=x.double()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(1.0)], ids=["linf", "l2"])
+@pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+def test_no_images_give_no_images(attack, ball):
+    assert attack(bumpy, images()[:0], ball).shape == (0, 1, 6, 6)
+
+
+# --- Bugs that other libraries have had ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=["linf", "l2"])
+def test_many_steps_of_any_length_stay_in_the_ball_about_the_original(ball, w):
+    x = images()  # projecting about the previous iterate would walk away: one library once did
+    for step_size in (0.01, 1.0):
+        delta = pgd(linear(w), x, ball, steps=60, step_size=step_size, bounds=WIDE) - x
+        reach = delta.abs().max() if isinstance(ball, Linf) else lengths(delta).max()
+        assert reach <= (0.1 if isinstance(ball, Linf) else 0.5) + 1e-12
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=["linf", "l2"])
+def test_a_random_start_and_a_full_step_together_stay_in_the_ball(ball, w):
+    size = 0.1 if isinstance(ball, Linf) else 0.5
+    delta = pgd(linear(w), images(), ball, steps=1, step_size=size, bounds=WIDE) - images()
+    assert (delta.abs().max() if isinstance(ball, Linf) else lengths(delta).max()) <= size + 1e-12
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=["linf", "l2"])
+def test_the_random_start_is_really_added(ball):
+    assert (lengths(starts(images(), ball)) > 0.05).all()
+
+
+def test_l2_norms_are_taken_over_whole_images_not_over_the_batch_or_a_channel():
+    x = images(n=3, shape=(3, 4, 4))
+    delta = fgsm(linear(torch.randn(3, 3, 4, 4, dtype=x.dtype)), x, L2(1.0), bounds=WIDE) - x
+    torch.testing.assert_close(lengths(delta), torch.ones(3, dtype=x.dtype))
+    assert (delta.flatten(2).norm(dim=2) < 1).all()
+
+
+def test_an_attack_of_size_zero_keeps_the_accuracy_of_a_batchnorm_model(mnist_test):
+    model, x, y = FullyConnected().eval(), mnist_test.x[:20], mnist_test.y[:20]
+    with torch.no_grad():
+        before = model(x)
+    x_adv = pgd(untargeted(model.train(), y), x, Linf(0.0))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x_adv), before)
+
+
+# --- Other libraries -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def foolbox():
+    return pytest.importorskip("foolbox")
+
+
+@pytest.fixture(scope="session")
+def torchattacks():
+    return pytest.importorskip("torchattacks")
+
+
+@pytest.fixture(params=["smooth model, float64", "trained CNN, float32"])
+def setting(request, trained_cnn, smooth, mnist_test):
+    """A model, images, labels, and how many pixels must agree.
+
+    All of them where the model is smooth and exact. In float32 99%: a sign flips where a gradient is nothing
+    but rounding, and in a constant background the largest of four equal values is a matter of rounding too.
+    """
+    x, y = mnist_test.x[:24], mnist_test.y[:24]
+    if "CNN" in request.param:
+        return copy.deepcopy(trained_cnn), x, y, 0.99
+    return smooth, x.double(), y, 1.0
+
+
+def assert_same_pixels(found, expected, x, share, atol=1e-6):
+    assert ((found - expected).abs() <= atol).double().mean() >= share
+    assert (found - x).abs().flatten(1).amax(1).min() > 0.01  # both moved
+
+
+BALLS = {"linf": (Linf(0.15), 0.15, 0.02), "l2": (L2(2.0), 2.0, 0.3)}  # and its size and the length of a step
+
+
+@pytest.mark.parametrize("given_start", [False, True], ids=["from x", "from a given start"])
+@pytest.mark.parametrize("norm", BALLS)
+def test_pgd_agrees_with_foolbox(norm, given_start, setting, foolbox):
+    (model, x, y, share), (ball, size, step) = setting, BALLS[norm]
+    reference = foolbox.attacks.LinfPGD if norm == "linf" else foolbox.attacks.L2PGD
+    start = (x + ball.random_start(x)).clamp(0, 1)
+
+    class FromStart(reference):
+        def get_random_start(self, x0, epsilon):
+            return type(x0)(start)
+
+    attack = FromStart(abs_stepsize=step, steps=10, random_start=given_start)
+    expected, _, _ = attack(foolbox.PyTorchModel(model.eval(), (0, 1), device="cpu"), x, y, epsilons=size)
+    begin = {"start": start} if given_start else {"random_start": False}
+    found = pgd(untargeted(model, y), x, ball, steps=10, step_size=step, **begin)
+    assert_same_pixels(found, expected, x, share)
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_fgsm_agrees_with_foolbox(norm, setting, foolbox):
+    (model, x, y, share), (ball, size, _) = setting, BALLS[norm]
+    attack = foolbox.attacks.FGSM() if norm == "linf" else foolbox.attacks.L2FastGradientAttack()
+    expected, _, _ = attack(foolbox.PyTorchModel(model.eval(), (0, 1), device="cpu"), x, y, epsilons=size)
+    assert_same_pixels(fgsm(untargeted(model, y), x, ball), expected, x, share)
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_targeted_pgd_agrees_with_foolbox(norm, setting, foolbox):
+    (model, x, y, share), (ball, size, step) = setting, BALLS[norm]
+    wanted = (y + 3) % 10
+    reference = foolbox.attacks.LinfPGD if norm == "linf" else foolbox.attacks.L2PGD
+    attack = reference(abs_stepsize=step, steps=10, random_start=False)
+    criterion = foolbox.criteria.TargetedMisclassification(wanted)
+    wrapped = foolbox.PyTorchModel(model.eval(), (0, 1), device="cpu")
+    expected, _, _ = attack(wrapped, x, criterion, epsilons=size)
+    found = pgd(targeted(model, wanted), x, ball, steps=10, step_size=step, random_start=False)
+    assert_same_pixels(found, expected, x, share)
+
+
+@pytest.mark.parametrize("name", ["FGSM", "PGD", "PGDL2", "MIFGSM"])
+def test_attacks_agree_with_torchattacks(name, setting, torchattacks):
+    model, x, y, share = setting
+    still, steps = {"steps": 10, "random_start": False}, {"steps": 10}
+    options, ours = {
+        "FGSM": ({"eps": 0.15}, partial(fgsm, ball=Linf(0.15))),
+        "PGD": (
+            {"eps": 0.15, "alpha": 0.02, **still},
+            partial(pgd, ball=Linf(0.15), step_size=0.02, **still),
+        ),
+        "PGDL2": ({"eps": 2.0, "alpha": 0.3, **still}, partial(pgd, ball=L2(2.0), step_size=0.3, **still)),
+        "MIFGSM": (
+            {"eps": 0.15, "alpha": 0.02, "decay": 0.8, **steps},  # it divides by the mean of |g|: same signs
+            partial(pgd, ball=Linf(0.15), step_size=0.02, momentum=0.8, **still),
+        ),
+    }[name]
+    expected = getattr(torchattacks, name)(model, **options)(x, y)
+    assert_same_pixels(ours(untargeted(model, y), x), expected, x, share, atol=1e-5)  # it adds 1e-10 to norms
+
+
+# --- craft ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 24, 250])
+def test_crafting_in_chunks_equals_one_batch(chunk, smooth, digits):
+    x, y = digits
+    attack = partial(pgd, ball=L2(1.0), steps=3, random_start=False)
+    found = craft(attack, smooth, x, y, chunk=chunk)
+    torch.testing.assert_close(found, attack(untargeted(smooth, y), x))
+
+
+def test_crafting_hands_over_no_more_than_a_chunk_at_a_time(trained_cnn, mnist_test):
+    sizes = []
+    craft(lambda objective, x: sizes.append(len(x)) or x, trained_cnn, mnist_test.x, mnist_test.y, chunk=80)
+    assert sizes == [80, 80, 40]
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_images_outside_the_bounds_are_refused(attack, value):
+    x = images()
+    x[2, 0, 3, 3] = value
+    with pytest.raises(ValueError, match="outside the bounds"):
+        attack(bumpy, x, Linf(0.1))
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_integer_images_are_refused(attack):
+    with pytest.raises(ValueError, match="floating point"):
+        attack(bumpy, torch.zeros(2, 1, 4, 4, dtype=torch.long), Linf(0.1))
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"steps": -3}, {"restarts": 0}, {"restarts": -1}])
+def test_fewer_than_one_step_or_restart_is_refused(options):
+    with pytest.raises(ValueError, match="at least 1"):
+        pgd(bumpy, images(), Linf(0.1), **options)
+
+
+def test_restarts_without_a_random_start_are_refused():
+    x = images()
+    for options in ({"random_start": False}, {"start": x}):
+        with pytest.raises(ValueError, match="restarts"):
+            pgd(bumpy, x, Linf(0.1), restarts=2, **options)
+
+
+def test_a_start_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="start needs x's shape"):
+        pgd(bumpy, images(), Linf(0.1), start=images()[:1])
+
+
+@pytest.mark.parametrize(
+    "objective", [lambda x: bumpy(x).mean(), lambda x: x.sum((2, 3)), lambda x: bumpy(x)[:2]]
+)
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_an_objective_that_is_not_one_loss_for_each_image_is_refused(objective, attack):
+    with pytest.raises(ValueError, match="objective returns losses"):
+        attack(objective, images(), Linf(0.1))
+
+
+@pytest.mark.parametrize("objective", [untargeted, targeted])
+def test_another_number_of_labels_than_images_is_refused(objective, trained_cnn, mnist_test):
+    with pytest.raises(ValueError, match="3 labels, got 4 images"):
+        fgsm(objective(trained_cnn, mnist_test.y[:3]), mnist_test.x[:4], Linf(0.1))
+    with pytest.raises(ValueError, match="4 images and 3 labels"):
+        craft(partial(fgsm, ball=Linf(0.1)), trained_cnn, mnist_test.x[:4], mnist_test.y[:3])
+
+
+@pytest.mark.parametrize("norm", [Linf, L2])
+@pytest.mark.parametrize("size", [-0.1, float("nan"), float("inf"), torch.tensor([0.1, -0.1, 0.1, 0.1])])
+def test_a_negative_or_infinite_ball_is_refused(norm, size):
+    with pytest.raises(ValueError, match="finite and at least 0"):
+        norm(size)
+
+
+@pytest.mark.parametrize("norm", [Linf, L2])
+@pytest.mark.parametrize("size", [torch.full((3,), 0.1), torch.full((4, 1), 0.1)])
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_epsilons_for_another_number_of_images_are_refused(norm, size, attack):
+    with pytest.raises(ValueError, match=r"expected a number or a tensor \(4,\)"):
+        attack(bumpy, images(), norm(size))

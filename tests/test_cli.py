@@ -1,0 +1,268 @@
+"""The command line, on a made-up instant experiment: what it prints, where, and with which exit status."""
+
+import runpy
+import sys
+import types
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import dnabook
+from dnabook import __main__ as cli
+from dnabook import data, experiments, records
+from dnabook.__main__ import main
+
+
+@dataclass(frozen=True)
+class Config:
+    colours: tuple[str, ...] = ("red", "blue")
+    size: int = 3
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """An instant experiment in place of the real ones; `runs` lists what it ran."""
+    module = types.ModuleType("dnabook.experiments.made_up")
+
+    def run(config, setting, seed, context):
+        module.runs.append((setting["colour"], seed))
+        return {"data": "0123456789ab", "accuracy": torch.rand(2).tolist()}
+
+    module.TITLE, module.run, module.runs = "A made-up experiment", run, []
+    module.SCALES = {"smoke": Config(), "laptop": Config(size=4), "paper": Config(size=5)}
+    module.settings = lambda config: [{"colour": colour} for colour in config.colours]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for place in (records, cli):
+        monkeypatch.setattr(place, "NAMES", ("made_up",))
+    monkeypatch.setenv("DNABOOK_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("DNABOOK_CACHE", raising=False)
+    monkeypatch.setenv("DNABOOK_SCALE", "smoke")
+    return module
+
+
+def run(*options):
+    return main(["run", "made_up", "--device", "cpu", *options])
+
+
+# --- list ----------------------------------------------------------------------------------------
+
+
+def test_list_shows_every_experiment_and_what_is_recorded_of_it(fake, capsys):
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.count("not recorded") == 3
+    run("--scale", "smoke")
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "made_up: A made-up experiment"
+    assert lines[1].split() == ["smoke", *records.load("made_up", "smoke").caption().split()]
+    assert [line.split() for line in lines[2:]] == [
+        ["laptop", "not", "recorded"],
+        ["paper", "not", "recorded"],
+    ]
+
+
+def test_list_names_the_real_experiments(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("DNABOOK_RESULTS", str(tmp_path))
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in experiments.NAMES:
+        assert f"{name}: {records.experiment(name).TITLE}" in out
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+def test_run_computes_a_record_and_tells_where_it_is(fake, capsys):
+    assert run("--scale", "laptop") == 0
+    out = capsys.readouterr().out
+    record = records.load("made_up", "laptop")
+    assert record.seeds == [0, 1, 2]
+    assert out.startswith(f"{records.path('made_up', 'laptop')}: {record.caption()}, ")
+    assert len(out.splitlines()) == 1
+
+
+def test_run_takes_the_scale_of_the_environment_and_resumes(fake):
+    assert run() == 0 == run()
+    assert fake.runs == [("red", 0), ("blue", 0)]
+    assert records.load("made_up", "smoke").seeds == [0]
+
+
+def test_run_all_runs_every_experiment(fake):
+    assert main(["run", "all", "--device", "cpu"]) == 0
+    assert len(fake.runs) == 2
+
+
+@pytest.mark.parametrize(
+    "text, seeds",
+    [
+        ("1", [0]),
+        ("5", [0, 1, 2, 3, 4]),
+        ("3,4", [3, 4]),
+        ("0,10,2", [0, 2, 10]),
+        ("3:5", [3, 4]),
+        ("7:8", [7]),
+    ],
+)
+def test_seeds_are_a_count_a_list_or_a_range(fake, text, seeds):
+    assert run("--seeds", text) == 0
+    assert records.load("made_up", "smoke").seeds == seeds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "x", "-1", "3,", ",3", "3;4", "5:3", "3:3", ":3", "3:", "1.5", "1,x"]
+)
+def test_seeds_that_make_no_sense_stop_with_one_line_on_stderr_and_status_2(fake, capsys, text):
+    assert run(f"--seeds={text}") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        f'dnabook: --seeds takes a count "5", a list "3,4" or a range "3:5", got {text!r}\n'
+    )
+    assert fake.runs == []
+
+
+def test_an_unknown_experiment_or_scale_stops_with_status_2_and_the_known_ones(fake, capsys):
+    for options, known in ((["nothing"], "made_up"), (["made_up", "--scale", "huge"], "laptop")):
+        with pytest.raises(SystemExit) as stop:
+            main(["run", *options])
+        assert stop.value.code == 2
+        assert known in capsys.readouterr().err
+
+
+def test_an_unknown_scale_in_the_environment_stops_with_one_line(fake, capsys, monkeypatch):
+    monkeypatch.setenv("DNABOOK_SCALE", "huge")
+    assert run() == 2
+    assert capsys.readouterr().err == "dnabook: unknown scale 'huge'; known: smoke, laptop, paper\n"
+
+
+@pytest.mark.xfail(strict=True, reason="torch.device raises RuntimeError", raises=RuntimeError)
+def test_an_unknown_device_stops_with_one_line(fake, capsys):
+    assert main(["run", "made_up", "--device", "bogus"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_damaged_record_stops_with_its_name_on_one_line(fake, capsys):
+    run()
+    records.path("made_up", "smoke").write_text("{")
+    capsys.readouterr()
+    for command in (["run", "made_up", "--device", "cpu"], ["show", "made_up"], ["list"]):
+        assert main(command) == 2
+        captured = capsys.readouterr()
+        assert len(captured.err.splitlines()) == 1 and "made-up-smoke.json is not a record" in captured.err
+
+
+def test_a_data_error_is_told_in_one_line(fake, capsys):
+    def fail(*_):
+        raise data.DataError("train-images.gz is missing")
+
+    fake.run = fail
+    assert run() == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "dnabook: train-images.gz is missing"  # after a bar
+
+
+def test_an_interrupted_run_says_that_it_can_go_on_and_returns_130(fake, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    fake.run = interrupt
+    assert run() == 130
+    assert "run again to go on" in capsys.readouterr().err
+
+
+# --- show ----------------------------------------------------------------------------------------
+
+
+def test_show_prints_configuration_and_trials_of_the_largest_recorded_scale(fake, capsys):
+    run("--scale", "smoke")
+    run("--scale", "laptop", "--seeds", "1")
+    capsys.readouterr()
+    assert main(["show", "made_up"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    record = records.load("made_up", "laptop")
+    assert lines[:2] == ["A made-up experiment", record.caption()]
+    assert "  size: 4" in lines
+    first, second = lines[-2:]
+    assert "seed 0" in first and "colour blue" in first
+    accuracy = " ".join(f"{value:.3f}" for value in record.trials[0]["values"]["accuracy"])
+    assert f"accuracy {accuracy}" in first
+    assert "colour red" in second
+
+
+def test_show_takes_the_scale_it_is_given(fake, capsys):
+    run("--scale", "smoke")
+    run("--scale", "laptop")
+    capsys.readouterr()
+    assert main(["show", "made_up", "--scale", "smoke"]) == 0
+    assert "  size: 3" in capsys.readouterr().out.splitlines()
+
+
+def test_show_of_nothing_recorded_says_how_to_record_it(fake, capsys):
+    assert main(["show", "made_up"]) == 2
+    assert capsys.readouterr().err == "dnabook: nothing is recorded of made_up; try: dnabook run made_up\n"
+
+
+# --- doctor --------------------------------------------------------------------------------------
+
+
+def test_doctor_checks_versions_data_and_records(fake, capsys, whole_mnist_train, whole_mnist_test):
+    run()
+    capsys.readouterr()
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"dnabook {dnabook.__version__}" in out and f"torch {torch.__version__}" in out
+    assert f"mnist train: 60000 images, digest {whole_mnist_train.digest}" in out
+    assert f"mnist test: 10000 images, digest {whole_mnist_test.digest}" in out
+    assert str(records.folder()) in out and str(data.cache_folder()) in out
+    assert out.splitlines()[-1] == "all well"
+
+
+@pytest.fixture
+def quick_data(monkeypatch, mnist_test):
+    """The doctor's look at the data, without reading it again."""
+    monkeypatch.setattr(data, "load", lambda *args, **options: mnist_test)
+
+
+def test_doctor_returns_1_for_a_record_of_another_configuration(fake, capsys, quick_data):
+    run()
+    fake.SCALES = {**fake.SCALES, "smoke": Config(size=9)}
+    capsys.readouterr()
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{records.path('made_up', 'smoke')}: made under another configuration; run it again" in lines
+    assert lines[-1] == "1 record(s) to refresh"
+
+
+def test_doctor_stops_at_damaged_data_with_what_to_do(fake, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    assert main(["doctor"]) == 2
+    assert "reinstall dnabook" in capsys.readouterr().err
+
+
+# --- The program ---------------------------------------------------------------------------------
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"dnabook {dnabook.__version__}\n"
+
+
+def test_a_command_is_required(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments, status", [(["list"], 0), (["run", "transfer", "--seeds", "x"], 2)])
+def test_python_m_dnabook_passes_the_status_on(arguments, status, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dnabook", *arguments])
+    monkeypatch.delitem(sys.modules, "dnabook.__main__")
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("dnabook", run_name="__main__")
+    assert stop.value.code == status
+    assert len(capsys.readouterr().err.splitlines()) == (status != 0)

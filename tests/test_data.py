@@ -1,0 +1,509 @@
+"""Data sets: what is loaded, what is refused, and the order of batches. Nothing here needs the network."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import re
+import shutil
+import tarfile
+import urllib.error
+from hashlib import md5
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dnabook import data
+from dnabook.data import CIFAR10_CLASSES, Batches, DataError, Images, load
+
+# --- MNIST ---------------------------------------------------------------------------------------
+
+
+def test_mnist_has_its_shapes_types_and_range(whole_mnist_train, whole_mnist_test):
+    for images, n in ((whole_mnist_train, 60_000), (whole_mnist_test, 10_000)):
+        assert len(images) == n
+        assert images.x.shape == (n, 1, 28, 28) and images.x.dtype == torch.float32
+        assert images.y.shape == (n,) and images.y.dtype == torch.int64
+        assert images.x.min() == 0 and images.x.max() == 1
+        assert images.name == "mnist"
+    assert (whole_mnist_train.split, whole_mnist_test.split) == ("train", "test")
+
+
+def test_mnist_test_labels_have_the_known_histogram(whole_mnist_train, whole_mnist_test):
+    assert whole_mnist_test.y.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert whole_mnist_train.y.bincount().tolist() == [
+        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
+    ]  # fmt: skip
+
+
+def test_mnist_pixels_are_bytes_over_255_with_the_known_mean(whole_mnist_train):
+    levels = whole_mnist_train.x[:500] * 255
+    torch.testing.assert_close(levels, levels.round())
+    assert float(whole_mnist_train.x.mean()) == pytest.approx(
+        0.1307, abs=5e-5
+    )  # as the whole field normalises
+
+
+def test_the_labels_belong_to_the_images(trained_cnn, whole_mnist_test):
+    later = whole_mnist_test[5000:5500]
+    assert (trained_cnn(later.x).argmax(1) == later.y).float().mean() > 0.85
+
+
+def test_a_limit_keeps_the_first_images_and_the_digest(whole_mnist_test):
+    few = load("mnist", "test", limit=7, device="cpu")
+    assert torch.equal(few.x, whole_mnist_test.x[:7]) and torch.equal(few.y, whole_mnist_test.y[:7])
+    assert few.digest == whole_mnist_test.digest
+    assert len(load("mnist", "test", limit=99_999, device="cpu")) == 10_000
+
+
+def test_digests_differ_between_splits(whole_mnist_train, whole_mnist_test):
+    assert whole_mnist_train.digest != whole_mnist_test.digest
+    for images in (whole_mnist_train, whole_mnist_test):
+        assert len(images.digest) == 12 and int(images.digest, 16) >= 0
+
+
+def test_images_go_to_the_default_device_unless_told():
+    assert load("mnist", "test", limit=1).x.device.type == data.default_device().type
+    assert load("mnist", "test", limit=1, device="cpu").y.device.type == "cpu"
+
+
+def test_images_are_restricted_by_slices_indices_and_masks(mnist_test):
+    for index in (slice(2, 5), torch.tensor([9, 0, 9]), mnist_test.y == 3):
+        part = mnist_test[index]
+        assert torch.equal(part.x, mnist_test.x[index]) and torch.equal(part.y, mnist_test.y[index])
+        assert (part.name, part.split, part.digest) == ("mnist", "test", mnist_test.digest)
+    assert len(mnist_test[mnist_test.y == 3]) == int((mnist_test.y == 3).sum())
+
+
+@pytest.mark.parametrize("options", [{"name": "imagenet"}, {"split": "valid"}, {"limit": 0}, {"limit": -1}])
+def test_unknown_names_splits_and_limits_are_refused(options):
+    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        load(**options)
+
+
+@pytest.fixture
+def assets(tmp_path, monkeypatch):
+    """A copy of the packaged test set, to be damaged."""
+    for file in data.ASSETS.glob("t10k-*.gz"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    return tmp_path
+
+
+FILES = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+
+
+def refused(file):
+    """Loading fails and the message names the file and the way out."""
+    with pytest.raises(DataError, match=f"{file}.*reinstall dnabook"):
+        load("mnist", "test", limit=1, device="cpu")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_mnist_file_is_named(assets, name):
+    (assets / f"{name}.gz").unlink()
+    refused(f"{name}.gz is missing")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [0, 1, 5, 0.5, -1], ids=lambda kept: f"kept {kept}")
+def test_a_truncated_mnist_file_is_named(assets, name, kept):
+    file = assets / f"{name}.gz"
+    raw = file.read_bytes()
+    file.write_bytes(raw[: int(kept * len(raw)) if isinstance(kept, float) else kept])
+    refused(file.name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_altered_mnist_file_is_named(assets, name):
+    file = assets / f"{name}.gz"
+    raw = bytearray(gzip.decompress(file.read_bytes()))
+    raw[-1] ^= 1
+    file.write_bytes(gzip.compress(raw, 1))
+    refused(f"{name}.gz has SHA-256")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_mnist_file_damaged_in_the_middle_is_named(assets, name):
+    file = assets / f"{name}.gz"
+    raw = bytearray(file.read_bytes())
+    for i in range(len(raw) // 2, len(raw) // 2 + 40):
+        raw[i] ^= 0xFF
+    file.write_bytes(raw)
+    refused(file.name)
+
+
+def test_a_data_set_that_was_altered_has_another_digest(assets, monkeypatch, mnist_test):
+    file = assets / "t10k-labels-idx1-ubyte.gz"
+    raw = bytearray(gzip.decompress(file.read_bytes()))
+    raw[-1] ^= 1
+    file.write_bytes(gzip.compress(raw, 1))
+    monkeypatch.setitem(data.MNIST_SHA256, "t10k-labels-idx1-ubyte", data.hashlib.sha256(raw).hexdigest())
+    assert load("mnist", "test", limit=1, device="cpu").digest != mnist_test.digest
+
+
+# --- Color-MNIST ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def coloured():
+    return load("color-mnist", "test", limit=100, device="cpu")
+
+
+def test_color_mnist_has_the_shape_of_cifar10(coloured, mnist_test):
+    assert coloured.x.shape == (100, 3, 32, 32) and coloured.x.dtype == torch.float32
+    assert coloured.x.min() >= 0 and coloured.x.max() <= 1
+    assert torch.equal(coloured.y, mnist_test.y[:100])
+    assert coloured.name == "color-mnist"
+
+
+def test_color_mnist_repeats_and_a_limit_keeps_its_first_images(coloured):
+    assert torch.equal(load("color-mnist", "test", limit=100, device="cpu").x, coloured.x)
+    assert torch.equal(load("color-mnist", "test", limit=30, device="cpu").x, coloured.x[:30])
+
+
+def test_color_mnist_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    load("color-mnist", "test", limit=3, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_ink_is_brighter_than_the_ground_and_the_digit_can_be_recovered(coloured, mnist_test):
+    grey = torch.nn.functional.pad(mnist_test.x[:100], (2, 2, 2, 2))
+    ground = coloured.x[:, :, :1, :1]  # a corner pixel: (N, 3, 1, 1)
+    assert (ground <= 0.4).all()
+    full = (grey == 1).expand_as(coloured.x)
+    assert (coloured.x[full] >= 0.5).all()
+    ink = (coloured.x * (grey == 1)).amax((2, 3), keepdim=True)
+    inked = (grey == 1).flatten(1).any(1)
+    recovered = (coloured.x - ground) / (ink - ground)
+    torch.testing.assert_close(recovered[inked], grey.expand_as(recovered)[inked], atol=1e-5, rtol=0)
+
+
+def test_colours_differ_between_images_channels_and_splits(coloured):
+    ground = coloured.x[:, :, 0, 0]
+    assert len(ground.flatten().unique()) > 290
+    train = load("color-mnist", "train", limit=100, device="cpu")
+    assert not torch.equal(train.x[:, :, 0, 0], ground)
+    assert train.digest != coloured.digest
+
+
+# --- CIFAR-10 as torchvision stores it -----------------------------------------------------------
+
+
+@pytest.fixture
+def no_download(monkeypatch):
+    """The network is away, and every attempt to use it is counted."""
+    attempts = []
+
+    def download(*args, **kwargs):
+        attempts.append(args)
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", download)
+    return attempts
+
+
+@pytest.fixture
+def batches_folder(tmp_path, monkeypatch, no_download):
+    """A tiny cifar-10-batches-py/ whose checksums torchvision is made to expect."""
+    from torchvision.datasets import CIFAR10
+
+    rows = np.random.default_rng(0).integers(0, 256, (12, 3072), np.uint8)
+    labels = [i % 10 for i in range(12)]
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    def write(name, content):
+        raw = pickle.dumps(content)
+        (folder / name).write_bytes(raw)
+        return [name, md5(raw).hexdigest()]
+
+    train = [
+        write(f"data_batch_{i}", {"data": rows[5 * i : 5 * i + 5], "labels": labels[5 * i : 5 * i + 5]})
+        for i in (0, 1)
+    ]
+    test = [write("test_batch", {"data": rows[10:], "labels": labels[10:]})]
+    name, digest = write("batches.meta", {"label_names": list(CIFAR10_CLASSES)})
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", test)
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": digest})
+    monkeypatch.setenv("DNABOOK_DATA", str(tmp_path))
+    return folder, torch.tensor(rows), torch.tensor(labels)
+
+
+def test_cifar10_rows_become_red_green_and_blue_planes(batches_folder):
+    _, rows, labels = batches_folder
+    train, test = (load("cifar10", split, device="cpu") for split in ("train", "test"))
+    for images, part in ((train, slice(0, 10)), (test, slice(10, 12))):
+        torch.testing.assert_close(images.x, rows[part].reshape(-1, 3, 32, 32).float() / 255)
+        assert torch.equal(images.y, labels[part])
+        assert images.name == "cifar10" and images.x.dtype == torch.float32
+    assert train.digest != test.digest
+
+
+@pytest.mark.parametrize("name", ["data_batch_0", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("damage", ["alter", "truncate", "remove"])
+def test_a_damaged_cifar10_file_is_refused_without_a_download(batches_folder, no_download, name, damage):
+    file = batches_folder[0] / name
+    raw = file.read_bytes()
+    file.unlink()
+    if damage != "remove":
+        file.write_bytes(raw[:-3] if damage == "truncate" else raw[:-9] + b"X" + raw[-8:])
+    with pytest.raises(DataError, match=r"missing or damaged.*DNABOOK_DATA"):
+        load("cifar10", "test", device="cpu")
+    assert not no_download
+
+
+def test_an_empty_cifar10_folder_is_refused_without_a_download(tmp_path, monkeypatch, no_download):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    monkeypatch.setenv("DNABOOK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=re.escape(str(tmp_path))):
+        load("cifar10", "train")
+    assert not no_download
+
+
+def test_cifar10_offline_says_how_to_get_it(no_download):
+    with pytest.raises(DataError, match=r"no network.*DNABOOK_DATA"):
+        load("cifar10", "test")
+    assert len(no_download) == 1
+
+
+def test_downloads_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("DNABOOK_CACHE", str(tmp_path / "own"))
+    assert data.cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("DNABOOK_CACHE")
+    assert data.cache_folder() == tmp_path / "xdg" / "dnabook"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data.cache_folder() == tmp_path / ".cache" / "dnabook"
+
+
+def test_a_data_folder_that_does_not_exist_is_named(tmp_path, monkeypatch, no_download):
+    monkeypatch.setenv("DNABOOK_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere, which does not exist"):
+        load("cifar10", "test")
+    assert not no_download
+
+
+# --- CIFAR-10 as JPEG files ----------------------------------------------------------------------
+
+
+def jpeg(shade, size=(32, 32)):
+    file = io.BytesIO()
+    Image.new("RGB", size, (shade, shade // 2, 0)).save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+SHADES = {name: 20 * i for i, name in enumerate(CIFAR10_CLASSES)}  # red tells the class, green is half of it
+
+
+@pytest.fixture(scope="module")
+def jpeg_folder(tmp_path_factory):
+    """The whole test split as a folder: ten JPEGs, a thousand times each."""
+    root = tmp_path_factory.mktemp("jpeg")
+    for name, shade in SHADES.items():
+        folder = root / "test" / name
+        folder.mkdir(parents=True)
+        raw = jpeg(shade)
+        for i in range(1000):
+            (folder / f"{i:04}.jpg").write_bytes(raw)
+    return root
+
+
+@pytest.fixture(scope="module")
+def jpeg_tar(jpeg_folder):
+    """The same files in a tar, in another order and below a folder of their own."""
+    file = jpeg_folder.parent / "jpeg.tar"
+    with tarfile.open(file, "w") as tar:
+        for name, shade in reversed(SHADES.items()):
+            raw = jpeg(shade)
+            for i in reversed(range(1000)):
+                member = tarfile.TarInfo(f"./cifar/test/{name}/{i:04}.jpg")
+                member.size = len(raw)
+                tar.addfile(member, io.BytesIO(raw))
+    return file
+
+
+@pytest.fixture(scope="module")
+def from_folder(jpeg_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DNABOOK_DATA", str(jpeg_folder))
+        return load("cifar10", "test", device="cpu")
+
+
+def test_a_folder_of_jpegs_gives_every_image_with_the_class_of_its_folder(from_folder):
+    images = from_folder
+    assert images.x.shape == (10_000, 3, 32, 32)
+    assert images.y.bincount().tolist() == [1000] * 10
+    assert "JPEG" in images.name  # the caveat travels with the data
+    expected = torch.stack([20.0 * images.y, 10.0 * images.y, 0.0 * images.y], 1) / 255
+    assert (images.x - expected[:, :, None, None]).abs().max() < 3 / 255
+
+
+def test_the_first_jpegs_are_of_all_classes(from_folder):
+    assert (from_folder.y[:1000].bincount(minlength=10) > 50).all()
+
+
+def test_a_tar_of_jpegs_gives_the_same_images_as_a_folder(jpeg_tar, from_folder, monkeypatch):
+    monkeypatch.setenv("DNABOOK_DATA", str(jpeg_tar))
+    images = load("cifar10", "test", device="cpu")
+    assert torch.equal(images.x, from_folder.x) and torch.equal(images.y, from_folder.y)
+    assert images.digest == from_folder.digest
+
+
+@pytest.mark.parametrize("split, each", [("train", 5000), ("test", 1000)])
+@pytest.mark.parametrize("as_tar", [False, True], ids=["folder", "tar"])
+def test_a_wrong_number_of_jpegs_names_the_folder_and_both_numbers(
+    tmp_path, monkeypatch, split, each, as_tar
+):
+    root = tmp_path / "images"
+    for name in CIFAR10_CLASSES:
+        (root / split / name).mkdir(parents=True)
+        (root / split / name / "1.jpg").write_bytes(jpeg(0))
+    if as_tar:
+        with tarfile.open(tmp_path / "images.tar", "w") as tar:
+            tar.add(root, "images")
+        root = tmp_path / "images.tar"
+    monkeypatch.setenv("DNABOOK_DATA", str(root))
+    with pytest.raises(DataError, match=f"holds 1 images in {split}/airplane/, expected {each}"):
+        load("cifar10", split)
+
+
+def test_a_missing_class_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DNABOOK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="0 images in test/airplane/, expected 1000"):
+        load("cifar10", "test")
+
+
+def test_an_unknown_class_folder_is_named(jpeg_folder, monkeypatch):
+    extra = jpeg_folder / "test" / "zebra"
+    extra.mkdir()
+    (extra / "1.jpg").write_bytes(jpeg(0))
+    monkeypatch.setenv("DNABOOK_DATA", str(jpeg_folder))
+    try:
+        with pytest.raises(DataError, match="zebra"):
+            load("cifar10", "test")
+    finally:
+        shutil.rmtree(extra)
+
+
+@pytest.mark.parametrize(
+    "raw, message",
+    [
+        (jpeg(0)[:-200], "damaged"),
+        (b"", "damaged"),
+        (b"not an image", "damaged"),
+        (jpeg(0, (16, 32)), r"expected \(32, 32, 3\)"),
+    ],
+    ids=["truncated", "empty", "text", "small"],
+)
+def test_a_damaged_jpeg_is_named(jpeg_folder, monkeypatch, raw, message):
+    first = jpeg_folder / "test" / "airplane" / "0000.jpg"
+    first.rename(first.with_suffix(".kept"))
+    first.write_bytes(raw)
+    monkeypatch.setenv("DNABOOK_DATA", str(jpeg_folder))
+    try:
+        with pytest.raises(DataError, match=f"test/airplane/0000.jpg.*{message}"):
+            load("cifar10", "test")
+    finally:
+        first.with_suffix(".kept").replace(first)
+
+
+@pytest.fixture
+def small_tar(tmp_path, monkeypatch):
+    """The bytes of a small tar, plain or compressed, and the file that DNABOOK_DATA names."""
+    monkeypatch.setenv("DNABOOK_DATA", str(tmp_path / "images.tar"))
+
+    def write(mode):
+        with tarfile.open(tmp_path / "images.tar", f"w:{mode}") as tar:
+            for i in range(20):
+                raw = np.random.default_rng(i).bytes(3000)  # does not compress
+                member = tarfile.TarInfo(f"test/airplane/{i}.jpg")
+                member.size = len(raw)
+                tar.addfile(member, io.BytesIO(raw))
+        return tmp_path / "images.tar"
+
+    return write
+
+
+@pytest.mark.parametrize("mode", ["", "gz", "bz2", "xz"], ids=["tar", "gz", "bz2", "xz"])
+@pytest.mark.parametrize("damage", ["truncate", "alter", "text", "empty"])
+def test_a_damaged_tar_is_refused(small_tar, mode, damage):
+    file = small_tar(mode)
+    raw = bytearray(file.read_bytes())
+    half = len(raw) // 2
+    file.write_bytes({
+        "truncate": raw[:half],
+        "alter": raw[:half] + bytes(byte ^ 0xFF for byte in raw[half : half + 3000]) + raw[half + 3000 :],
+        "text": b"this is not a tar",
+        "empty": b"",
+    }[damage])  # fmt: skip
+    with pytest.raises(DataError, match=r"images\.tar"):
+        load("cifar10", "test")
+
+
+# --- Batches -------------------------------------------------------------------------------------
+
+
+def numbered(n):
+    """n images, each holding nothing but its own number."""
+    return Images(torch.arange(n).float().reshape(n, 1, 1, 1), torch.arange(n), "numbered", "train", "0" * 12)
+
+
+def order(batches):
+    return [y.tolist() for _, y in batches]
+
+
+@given(n=st.integers(1, 60), share=st.floats(0.01, 1), seed=st.integers(0, 100))
+def test_an_epoch_shows_every_image_at_most_once_in_full_batches(n, share, seed):
+    size = max(1, int(share * n))
+    batches = Batches(numbered(n), size, seed=seed)
+    epoch = order(batches)
+    assert len(epoch) == len(batches) == n // size
+    assert all(len(batch) == size for batch in epoch)
+    seen = [i for batch in epoch for i in batch]
+    assert len(set(seen)) == len(seen) == n - n % size
+    assert set(seen) <= set(range(n))
+
+
+def test_images_and_labels_stay_together():
+    for x, y in Batches(numbered(20), 6):
+        assert x.shape == (6, 1, 1, 1)
+        assert torch.equal(x.flatten().long(), y)
+
+
+def test_two_epochs_differ_and_the_last_images_are_not_always_dropped():
+    batches = Batches(numbered(25), 10)
+    epochs = [order(batches) for _ in range(10)]
+    assert epochs[0] != epochs[1]
+    assert {i for epoch in epochs for batch in epoch for i in batch} == set(range(25))
+
+
+def test_the_same_seed_gives_the_same_order_and_another_seed_another():
+    first, same, other = (Batches(numbered(30), 10, seed=seed) for seed in (1, 1, 2))
+    torch.rand(5)  # the global random state has no say
+    assert [order(first) for _ in range(3)] == [order(same) for _ in range(3)]
+    assert order(Batches(numbered(30), 10, seed=1)) != order(other)
+
+
+def test_restoring_the_state_of_the_generator_resumes_the_order():
+    batches = Batches(numbered(30), 10)
+    order(batches)
+    state = batches.generator.get_state()
+    expected = [order(batches) for _ in range(2)]
+    resumed = Batches(numbered(30), 10, seed=99)
+    resumed.generator.set_state(state)
+    assert [order(resumed) for _ in range(2)] == expected
+
+
+@pytest.mark.parametrize("size", [0, -1, 11])
+def test_batch_sizes_that_do_not_fit_are_refused(size):
+    with pytest.raises(ValueError, match=f"1..10, got {size}"):
+        Batches(numbered(10), size)

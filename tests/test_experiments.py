@@ -1,0 +1,398 @@
+"""One real run of every experiment at smoke scale, and what they share, on pairs small enough to check."""
+
+import dataclasses
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dnabook import attacks, experiments, measures, records, training
+from dnabook.experiments import Context, feature_correlation, pairs, parameter_distance, transfer
+from dnabook.training import quiet
+
+CPU = Context(device=torch.device("cpu"))
+TINY = pairs.Training(epochs=2, batch_size=250, train_images=500, plain_epochs=1)
+
+
+def smoke(name):
+    return records.get(name, "smoke", device="cpu", progress=quiet)
+
+
+@pytest.fixture(scope="module")
+def distance_record():
+    return smoke("parameter_distance")
+
+
+@pytest.fixture(scope="module")
+def correlation_record():
+    return smoke("feature_correlation")
+
+
+def checkpoints():
+    return set(records.data.cache_folder().glob("checkpoints/*"))
+
+
+@pytest.fixture(scope="module")
+def checkpoints_before_transfer(correlation_record):
+    return checkpoints()
+
+
+@pytest.fixture(scope="module")
+def transfer_record(checkpoints_before_transfer):
+    """Run after `feature_correlation`, whose trained pairs it finds in the cache."""
+    return smoke("transfer")
+
+
+@pytest.fixture(scope="module")
+def small_pair():
+    """Two CNNs trained for a moment, right on some images and wrong on others."""
+    pair, _ = pairs.train(replace(TINY, epochs=6, train_images=1000), "cnn", "regular", 0, CPU)
+    return pair
+
+
+# --- What every experiment promises --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("scale", records.SCALES)
+def test_every_experiment_has_settings_and_a_frozen_configuration_at_every_scale(name, scale):
+    module = records.experiment(name)
+    config = module.SCALES[scale]
+    settings = module.settings(config)
+    assert module.TITLE and settings
+    assert settings == json.loads(json.dumps(settings))
+    assert len({json.dumps(setting) for setting in settings}) == len(settings)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.test_images = 1
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_the_defaults_of_a_configuration_are_the_paper_s(name):
+    module = records.experiment(name)
+    assert module.SCALES["paper"] == module.Config()
+
+
+def test_the_paper_s_settings_are_those_of_its_text():
+    figure1, figure3 = parameter_distance.Config(), transfer.Config()
+    assert figure1.target_distances == (None, 1000, 1500, 2000, 2500, 3000)
+    assert (figure1.distance_weight, figure1.epochs) == (1e-5, 10)
+    assert (figure3.training.epochs, figure3.training.learning_rate) == (20, 5e-3)
+    assert figure3.training.correlation_weight == 0.05
+    assert (figure3.steps, figure3.epsilons) == (40, (0.05, 0.10, 0.15, 0.20))
+
+
+# --- Smoke runs ----------------------------------------------------------------------------------
+
+
+def check_transfer_rows(rows, config):
+    expected = {
+        (name, epsilon, *direction)
+        for name in getattr(config, "attacks", ("fgsm-linf",))
+        for epsilon in config.epsilons
+        for direction in pairs.DIRECTIONS
+    }
+    assert {(r["attack"], r["epsilon"], r["source"], r["target"]) for r in rows} == expected
+    assert len(rows) == len(expected)
+    for row in rows:
+        assert row["n"] == config.test_images
+        assert 0 <= row["both_fooled"] <= row["source_fooled"] <= row["n"]
+        assert 0 <= row["both_fooled_clean"] <= row["source_fooled_clean"] <= row["n_clean"] <= row["n"]
+        assert row["both_fooled_clean"] <= row["both_fooled"] <= row["target_wrong"] <= row["n"]
+        assert row["source_fooled_clean"] <= row["source_fooled"]
+        assert row["source_fooled"] > 0
+
+
+def check_feature_rows(rows, config):
+    assert [row["epsilon"] for row in rows] == [0.0, *config.epsilons]
+    for row in rows:
+        assert set(row) == {"epsilon", "heldout_1_to_2", "heldout_2_to_1", "pearson", "cka"}
+        assert row["heldout_1_to_2"] <= 1 and row["heldout_2_to_1"] <= 1
+        assert -1 <= row["pearson"] <= 1 and row["cka"] <= 1 + 1e-9
+
+
+def test_figure_1_trains_one_pair_for_each_target_distance(distance_record):
+    config = parameter_distance.SCALES["smoke"]
+    assert distance_record.seeds == [0]
+    settings = [trial["setting"] for trial in distance_record.trials]
+    assert sorted(settings, key=str) == sorted(parameter_distance.settings(config), key=str)
+    for trial in distance_record.trials:
+        values = trial["values"]
+        assert len(values["accuracy"]) == 2 and all(0 <= a <= 1 for a in values["accuracy"])
+        check_transfer_rows(values["transfer"], config)
+        check_feature_rows(values["features"], config)
+        assert all(len(losses) == config.epochs for losses in values["history"].values())
+
+
+def test_pairs_pulled_towards_a_distance_come_nearer_to_it_than_free_ones(distance_record):
+    free, pulled = (distance_record.find({"target_distance": d}, 0)["values"] for d in (None, 1000))
+    assert free["initial_distance"] == pulled["initial_distance"] > 0
+    assert abs(pulled["distance"] - 1000) < abs(free["distance"] - 1000)
+    assert "distance" in pulled["history"] and "distance" not in free["history"]
+
+
+def test_stronger_attacks_fool_the_source_more_often(distance_record):
+    weak, strong = (
+        sum(row["source_fooled"] for row in distance_record.rows("transfer", epsilon=epsilon))
+        for epsilon in (0.05, 0.2)
+    )
+    assert weak < strong
+
+
+def test_figure_2_compares_regular_and_decorrelated_pairs_in_both_directions(correlation_record):
+    config = feature_correlation.SCALES["smoke"]
+    assert {(t["setting"]["architecture"], t["setting"]["arm"]) for t in correlation_record.trials} == set(
+        config.pairs
+    )
+    for trial in correlation_record.trials:
+        values = trial["values"]
+        assert all(0 <= accuracy <= 1 for accuracy in values["accuracy"])
+        assert [(r["source"], r["target"]) for r in values["predictability"]] == list(pairs.DIRECTIONS)
+        for row in values["predictability"]:
+            assert row["n"] == config.test_images
+            assert row["heldout"] <= row["in_sample"] <= 1 and row["adjusted"] <= row["in_sample"]
+            assert row["chance_floor"] == pytest.approx(row["rank"] / (row["n"] - 1))
+            assert 0 < row["effective_rank"] <= row["rank"] <= row["live_units"] <= 784
+            assert row["in_sample"] <= row["batch_in_sample"] + 0.05  # fewer rows than columns fit exactly
+        check_feature_rows(values["features"], config)
+
+
+def test_figure_2_s_scatter_has_as_many_points_of_both_models_as_labels(correlation_record):
+    config = feature_correlation.SCALES["smoke"]
+    for first in correlation_record.values("first_component"):
+        assert 0 <= first["r_squared"] <= 1
+        assert {key: len(values) for key, values in first["points"].items()} == {
+            "model_1": config.points, "model_2": config.points, "label": config.points,
+        }  # fmt: skip
+        assert set(first["points"]["label"]) <= set(range(10))
+
+
+def test_natural_images_are_the_epsilon_zero_row_of_the_features(correlation_record):
+    for trial in correlation_record.trials:
+        natural = trial["values"]["features"][0]
+        forth, back = (row["heldout"] for row in trial["values"]["predictability"])
+        assert natural["epsilon"] == 0
+        assert (natural["heldout_1_to_2"], natural["heldout_2_to_1"]) == pytest.approx(
+            (forth, back), rel=1e-6
+        )
+
+
+def test_decorrelating_lowers_the_correlation_that_it_trains_on(transfer_record):
+    history = transfer_record.find({"architecture": "cnn", "arm": "decorrelated"}, 0)["values"]["history"]
+    assert history["correlation"][-1] < history["correlation"][0]
+    regular = transfer_record.find({"architecture": "cnn", "arm": "regular"}, 0)["values"]["history"]
+    assert "correlation" not in regular
+
+
+def test_figure_3_counts_every_attack_epsilon_and_direction(transfer_record):
+    config = transfer.SCALES["smoke"]
+    assert len(transfer_record.trials) == len(config.pairs)
+    for trial in transfer_record.trials:
+        check_transfer_rows(trial["values"]["transfer"], config)
+        assert len(trial["values"]["history"]["loss"]) == config.training.epochs
+    for weak in transfer_record.rows("transfer", attack="pgd-linf", epsilon=config.epsilons[0]):
+        same = {key: weak[key] for key in ("arm", "source")}
+        strong = next(
+            transfer_record.rows("transfer", attack="pgd-linf", epsilon=config.epsilons[-1], **same)
+        )
+        assert weak["source_fooled"] <= strong["source_fooled"]
+
+
+def test_experiments_that_need_the_same_trained_pair_train_it_once(
+    checkpoints_before_transfer, transfer_record, correlation_record
+):
+    assert checkpoints() == checkpoints_before_transfer != set()
+    for trial in correlation_record.trials:
+        other = transfer_record.find(trial["setting"], trial["seed"])
+        assert (
+            other["values"]["accuracy"] != [] and other["provenance"]["data"] == trial["provenance"]["data"]
+        )
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_a_smoke_record_is_complete_and_fits_into_json(name, distance_record, transfer_record):
+    record = records.current(name, "smoke")
+    assert record.find(records.experiment(name).settings(records.experiment(name).SCALES["smoke"])[-1], 0)
+    assert json.loads(json.dumps(dataclasses.asdict(record))) == dataclasses.asdict(record)
+    runs = len(record.trials)
+    assert len(smoke(name).trials) == runs
+
+
+def test_a_run_repeats_exactly_with_its_seed():
+    config = parameter_distance.Config(
+        target_distances=(100,), epochs=1, batch_size=100, train_images=300, test_images=60, epsilons=(0.1,)
+    )
+    setting = {"target_distance": 100}
+    first, again, other = (parameter_distance.run(config, setting, seed, CPU) for seed in (3, 3, 4))
+    assert first == again
+    assert first["history"] != other["history"] and first["initial_distance"] != other["initial_distance"]
+
+
+# --- Pairs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "fully_connected"])
+def test_a_new_pair_is_two_different_models_fixed_by_the_seed(architecture):
+    one, same, other = (pairs.new_pair(architecture, seed, CPU) for seed in (1, 1, 2))
+    assert measures.parameter_distance(*one) > 1
+    for number in (0, 1):
+        assert measures.parameter_distance(one[number], same[number]) == 0
+        assert measures.parameter_distance(one[number], other[number]) > 1
+
+
+def test_a_new_pair_leaves_the_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    pairs.new_pair("cnn", 1, CPU)
+    assert torch.rand(3).equal(expected)
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """`training.fit` replaced by a note of what it was asked: (weights, first batch, epochs, terms)."""
+    notes = []
+
+    def note(objective, parameters, batches, *, epochs, **options):
+        x, y = next(iter(batches))
+        terms = objective(x[:40], y[:40])
+        weights = torch.cat([p.detach().flatten() for p in objective.parameters()])
+        notes.append({"weights": weights, "batch": y, "epochs": epochs, "terms": terms, **options})
+        return {name: [value.item()] * epochs for name, value in terms.items()}
+
+    monkeypatch.setattr(training, "fit", note)
+    return notes
+
+
+def test_all_arms_start_from_the_same_weights_and_batches(stages):
+    for arm in pairs.ARMS:
+        pairs.train(TINY, "cnn", arm, 3, CPU)
+    first = [stages[0], stages[1], stages[2]]  # the first stage of each arm
+    assert [stage["epochs"] for stage in first] == [2, 2, 1]
+    for stage in first[1:]:
+        assert stage["weights"].equal(first[0]["weights"])
+        assert stage["batch"].equal(first[0]["batch"])
+    stages.clear()
+    pairs.train(TINY, "cnn", "regular", 4, CPU)
+    assert not stages[0]["weights"].equal(first[0]["weights"])
+    assert not stages[0]["batch"].equal(first[0]["batch"])
+
+
+def test_each_arm_has_its_correlation_loss_when_its_name_says(stages):
+    how = replace(TINY, epochs=5, plain_epochs=2)
+    expected = {
+        "regular": [(5, False)],
+        "decorrelated": [(5, True)],
+        "decorrelated_late": [(2, False), (3, True)],
+    }
+    for arm, plan in expected.items():
+        stages.clear()
+        _, history = pairs.train(how, "cnn", arm, 0, CPU)
+        assert [(stage["epochs"], "correlation" in stage["terms"]) for stage in stages] == plan
+        assert len(history["loss"]) == 5
+        assert all(stage["learning_rate"] == how.learning_rate for stage in stages)
+
+
+def test_the_correlation_weight_and_variant_reach_equation_8(stages):
+    for variant in ("released", "printed"):
+        pairs.train(replace(TINY, correlation_weight=0.7, variant=variant), "cnn", "decorrelated", 0, CPU)
+        terms = {name: value.item() for name, value in stages[-1]["terms"].items()}
+        both = terms["cross_entropy_1"], terms["cross_entropy_2"]
+        together = sum(both) if variant == "printed" else math.hypot(*both)
+        assert terms["loss"] == pytest.approx(together + 0.7 * terms["correlation"], rel=1e-5)
+
+
+def test_each_stage_has_a_checkpoint_of_its_own(stages):
+    asked = []
+    context = CPU._replace(checkpoint=lambda **settings: asked.append(settings))
+    for arm in pairs.ARMS:
+        pairs.train(TINY, "cnn", arm, 0, context)
+    assert len({json.dumps(settings, sort_keys=True) for settings in asked}) == len(asked) == 4
+    assert all(settings["architecture"] == "cnn" and settings["epochs"] == 2 for settings in asked)
+
+
+def test_the_late_arm_really_trains_in_two_stages_and_ends_in_eval_mode():
+    pair, history = pairs.train(TINY, "cnn", "decorrelated_late", 0, CPU)
+    assert len(history["loss"]) == 2 and len(history["correlation"]) == 1
+    assert not any(module.training for model in pair for module in model.modules())
+
+
+def test_an_unknown_arm_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ValueError, match="unknown arm 'plain'; known: regular, decorrelated, decorrelated_late"
+    ):
+        pairs.train(TINY, "cnn", "plain", 0, CPU)
+
+
+# --- Attacks across a pair -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.2])
+@pytest.mark.parametrize("name", ["fgsm-linf", "fgsm-l2", "pgd-linf", "pgd-l2"])
+def test_each_attack_fills_its_ball_and_leaves_it_not(name, epsilon, small_pair, mnist_test):
+    method = pairs.attack(name, epsilon, mnist_test, steps=10, seed=0)
+    delta = attacks.craft(method, small_pair[0], mnist_test.x[:20], mnist_test.y[:20]) - mnist_test.x[:20]
+    size = delta.abs().amax((1, 2, 3)) if name.endswith("linf") else delta.flatten(1).norm(dim=1)
+    radius = epsilon if name.endswith("linf") else 28 * epsilon
+    assert (size <= radius * (1 + 1e-5)).all()
+    assert (size >= radius * 0.4).all()  # clipping to the box takes part of an ℓ2 perturbation away
+
+
+def test_attacks_with_random_starts_repeat_with_their_seed(small_pair, mnist_test):
+    def craft(seed):
+        method = pairs.attack("pgd-linf", 0.1, mnist_test, steps=2, seed=seed)
+        return attacks.craft(method, small_pair[0], mnist_test.x[:20], mnist_test.y[:20])
+
+    assert craft(1).equal(craft(1))
+    assert not craft(1).equal(craft(2))
+
+
+@pytest.fixture(scope="module")
+def rows(small_pair, mnist_test):
+    images = mnist_test[:100]
+    names = ("fgsm-linf", "pgd-l2")
+    found = pairs.transfer_rows(small_pair, images, names, (0.05, 0.15), steps=3, seed=7, context=CPU)
+    return images, found
+
+
+def test_transfer_rows_hold_the_counts_of_both_transfer_rates(rows, small_pair):
+    images, found = rows
+    x, y = images.x, images.y
+    for row in found:
+        source, target = small_pair[row["source"] - 1], small_pair[row["target"] - 1]
+        method = pairs.attack(row["attack"], row["epsilon"], images, steps=3, seed=7)
+        x_adv = attacks.craft(method, source, x, y)
+        printed = measures.transfer_counts(source, target, x_adv, y)
+        conditioned = measures.transfer_counts(source, target, x_adv, y, x)
+        assert (row["both_fooled"], row["source_fooled"]) == printed
+        assert (row["both_fooled_clean"], row["source_fooled_clean"]) == conditioned
+        assert row["target_wrong"] == round(100 * (1 - measures.accuracy(target, x_adv, y)))
+        right = [measures.predictions(model, x) == y for model in small_pair]
+        assert row["n_clean"] == int((right[0] & right[1]).sum()) and row["n"] == 100
+
+
+def test_the_two_directions_of_transfer_are_different_attacks(rows):
+    _, found = rows
+    forth, back = ([r["source_fooled"] for r in found if r["source"] == source] for source in (1, 2))
+    assert forth != back
+
+
+def test_feature_rows_measure_natural_images_at_zero_and_attacks_on_model_1_above(small_pair, mnist_test):
+    images = mnist_test[:60]
+    for epsilon in (0.0, 0.2):
+        x_adv = images.x
+        if epsilon:
+            x_adv = attacks.fgsm(attacks.untargeted(small_pair[0], images.y), images.x, attacks.Linf(epsilon))
+        z1, z2 = (measures.features(model, x_adv) for model in small_pair)
+        row = pairs.feature_row(small_pair, images, epsilon, seed=0)
+        assert row["epsilon"] == epsilon
+        assert row["heldout_1_to_2"] == pytest.approx(measures.r_squared(z1, z2, heldout=True), rel=1e-6)
+        assert row["heldout_2_to_1"] == pytest.approx(measures.r_squared(z2, z1, heldout=True), rel=1e-6)
+        assert row["pearson"] == pytest.approx(measures.pearson(z1, z2), rel=1e-6)
+        assert row["cka"] == pytest.approx(measures.cka(z1, z2), rel=1e-6)
+
+
+def test_accuracies_are_those_of_each_model(small_pair, mnist_test):
+    expected = [measures.accuracy(model, mnist_test.x, mnist_test.y) for model in small_pair]
+    assert pairs.accuracies(small_pair, mnist_test) == expected

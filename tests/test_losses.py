@@ -1,0 +1,501 @@
+"""The correlation loss against Algorithm 1 in plain numpy, its symmetries, and Eqs. 5 and 8 by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dnabook import losses, measures, models
+from dnabook.losses import correlation_loss
+
+VARIANTS = ("released", "printed")
+
+
+def draw(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def features(n, m, seed=0, dtype=torch.float64):
+    """Features after a ReLU: non-negative, about half of them zero."""
+    return draw(n, m, seed=seed).relu().to(dtype)
+
+
+def algorithm_1(z1, z2, variant="released", epsilon=1e-3, eta=5e-4):
+    """Algorithm 1 step by step: QR mask, column of ones, pseudo-inverse, two sums of squares, two logs."""
+    z1, z2 = z1.flatten(1).double().numpy(), z2.flatten(1).double().numpy()
+    diagonal = np.zeros(z1.shape[1])  # N < M: R has N rows, so the columns after the N-th depend on them
+    r = np.diag(np.linalg.qr(z1, mode="r"))
+    diagonal[: len(r)] = np.abs(r)
+    kept = diagonal > eta * diagonal.max()
+    design = np.column_stack([z1[:, kept], np.ones(len(z1))])
+    residual = z2 - design @ (np.linalg.pinv(design, rcond=1e-9) @ z2)
+    if variant == "released":
+        ss_res, ss_total = np.linalg.norm(residual) ** 2, np.linalg.norm(z2 - z2.mean(0)) ** 2
+    else:
+        ss_res, ss_total = np.linalg.norm(residual, 2) ** 2, np.linalg.norm(z2, 2) ** 2
+    return math.log(ss_total + epsilon) - math.log(ss_res + epsilon)
+
+
+def algorithm_1_torch(z1, z2, variant="released", epsilon=1e-3, eta=5e-4):
+    """The same through torch.linalg.pinv, so that autograd differentiates the regression itself."""
+    diagonal = torch.linalg.qr(z1.detach()).R.diagonal().abs()
+    kept = diagonal > eta * diagonal.max()
+    design = torch.cat([z1[:, kept], torch.ones_like(z1[:, :1])], 1)
+    residual = z2 - design @ (torch.linalg.pinv(design) @ z2)
+    if variant == "released":
+        ss_res, ss_total = residual.square().sum(), (z2 - z2.mean(0)).square().sum()
+    else:
+        ss_res, ss_total = (torch.linalg.svdvals(z)[0] ** 2 for z in (residual, z2))
+    return torch.log(ss_total + epsilon) - torch.log(ss_res + epsilon)
+
+
+Z = features(60, 8)
+AWKWARD = {
+    "generic": Z,
+    "one column": Z[:, :1],
+    "two rows": Z[:2],
+    "fewer rows than columns": features(12, 20),
+    "as many rows as columns": features(12, 12),
+    "zero columns": torch.cat([torch.zeros(60, 2).double(), Z, torch.zeros(60, 1).double()], 1),
+    "constant columns": torch.cat([Z[:, :4], torch.full((60, 2), 0.7).double(), Z[:, 4:]], 1),
+    "constant column first": torch.cat([torch.full((60, 1), 0.7).double(), Z], 1),
+    "duplicated columns": torch.cat([Z, Z[:, :3]], 1),
+    "dependent columns": torch.cat([Z, Z[:, :2] @ torch.tensor([[1.0, -2], [3, 0.5]]).double()], 1),
+    "all zero": torch.zeros(60, 3).double(),
+    "all constant": torch.full((60, 3), 0.7).double(),
+    "negative and large": -100 * Z,
+    "tiny": 1e-4 * Z,
+}
+
+
+# --- The correlation loss: value -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", AWKWARD)
+def test_correlation_loss_equals_algorithm_1_on(case, variant):
+    z1 = AWKWARD[case]
+    z2 = features(len(z1), 5, seed=1) + 0.3 * z1[:, :1]
+    expected = algorithm_1(z1, z2, variant)
+    assert correlation_loss(z1, z2, variant=variant).item() == pytest.approx(expected, abs=1e-6)
+
+
+@given(
+    n=st.integers(2, 30), m1=st.integers(1, 12), m2=st.integers(1, 6), seed=st.integers(0, 10**6),
+    variant=st.sampled_from(VARIANTS),
+)  # fmt: skip
+def test_correlation_loss_equals_algorithm_1_for_any_number_of_rows_and_columns(n, m1, m2, seed, variant):
+    z1, z2 = draw(n, m1, seed=seed) + 0.5, features(n, m2, seed=seed + 1)
+    expected = algorithm_1(z1, z2, variant)
+    assert correlation_loss(z1, z2, variant=variant).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("eta", [1e-2, 1e-4])
+@pytest.mark.parametrize("epsilon", [1.0, 1e-6])
+def test_epsilon_and_eta_are_those_of_algorithm_1(epsilon, eta):
+    z1 = features(60, 8) * torch.logspace(0, -3, 8).double()  # column norms fall from 1 to 1e-3
+    z2 = features(60, 5, seed=1) + 1000 * z1[:, -1:]
+    expected = algorithm_1(z1, z2, epsilon=epsilon, eta=eta)
+    assert correlation_loss(z1, z2, epsilon=epsilon, eta=eta).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_eta_decides_whether_a_faint_informative_column_counts():
+    faint = 1e-3 * draw(60, 1)
+    z1, z2 = torch.cat([draw(60, 1, seed=1), faint], 1), 1000 * faint
+    assert correlation_loss(z1, z2, eta=1e-2) < 0.2 < 5 < correlation_loss(z1, z2, eta=1e-4)
+
+
+def test_released_is_minus_log_one_minus_r_squared_up_to_epsilon():
+    z1, z2 = features(60, 8), features(60, 5, seed=1)
+    expected = -math.log(1 - measures.r_squared(z1, z2))
+    assert correlation_loss(z1, z2, epsilon=0.0).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_printed_counts_a_shared_mean_as_agreement_and_released_does_not():
+    z1, z2 = draw(200, 3), 10 + draw(200, 3, seed=1)
+    assert correlation_loss(z1, z2) < 0.05
+    assert correlation_loss(z1, z2, variant="printed") > 4
+
+
+def test_printed_measures_the_largest_direction_only():
+    z1 = draw(50, 2)
+    z2 = torch.cat([100 * z1[:, :1], draw(50, 1, seed=1)], 1)  # the large column is known, the small is not
+    left = z2[:, 1:] - torch.from_numpy(np.column_stack([z1, np.ones(50)]) @ np.linalg.lstsq(
+        np.column_stack([z1, np.ones(50)]), z2[:, 1:].numpy(), rcond=None)[0])  # fmt: skip
+    top = torch.linalg.svdvals(z2)[0] ** 2
+    expected = math.log(top + 1e-3) - math.log(left.square().sum() + 1e-3)
+    assert correlation_loss(z1, z2, variant="printed").item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_exact_affine_relation_reaches_the_ceiling():
+    z1 = features(60, 8)
+    z2 = z1 @ draw(8, 5, seed=1) - 3
+    total = (z2 - z2.mean(0)).square().sum().item()
+    assert correlation_loss(z1, z2).item() == pytest.approx(math.log(total / 1e-3 + 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("n, m", [(2, 1), (10, 9), (10, 30)])
+def test_no_more_rows_than_columns_reach_the_ceiling_whatever_the_features(n, m):
+    z1, z2 = draw(n, m), draw(n, 4, seed=1)
+    total = (z2 - z2.mean(0)).square().sum().item()
+    assert correlation_loss(z1, z2).item() == pytest.approx(math.log(total / 1e-3 + 1), abs=1e-3)
+
+
+def test_a_constant_target_gives_zero():
+    for z2 in (torch.full((60, 3), 0.7).double(), torch.zeros(60, 3).double()):
+        assert correlation_loss(features(60, 8), z2).item() == pytest.approx(0, abs=1e-12)
+        assert correlation_loss(features(60, 8).float(), z2.float()).item() == pytest.approx(0, abs=1e-6)
+    assert correlation_loss(features(60, 8), torch.zeros(60, 3).double(), variant="printed").item() == 0
+
+
+def test_features_that_say_nothing_give_zero():
+    for z1 in (torch.zeros(60, 3), torch.full((60, 3), 0.7)):
+        assert correlation_loss(z1, features(60, 5)).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_independent_gaussians_score_their_chance_floor_not_zero():
+    n, m = 100, 40
+    scores = [correlation_loss(draw(n, m, seed=2 * i), draw(n, 30, seed=2 * i + 1)).item() for i in range(20)]
+    assert np.mean(scores) == pytest.approx(-math.log(1 - m / (n - 1)), rel=0.02)
+
+
+# --- The correlation loss: symmetries ------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), shift=st.floats(-3, 3), scale=st.floats(0.3, 3))
+def test_correlation_loss_is_unchanged_by_invertible_affine_maps_of_z1(seed, shift, scale):
+    z1, z2 = features(60, 8, seed=seed), features(60, 5, seed=seed + 1)
+    orthogonal = torch.linalg.qr(draw(8, 8, seed=seed + 2)).Q
+    invertible = orthogonal @ torch.diag(torch.linspace(0.5, 2, 8).double()) @ orthogonal.T.roll(1, 0)
+    expected = correlation_loss(z1, z2).item()
+    assert correlation_loss(scale * z1 @ invertible + shift, z2).item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_correlation_loss_is_unchanged_by_permuting_and_flipping_the_units_of_z1():
+    z1, z2 = features(60, 8), features(60, 5, seed=1)
+    changed = z1[:, torch.tensor([3, 1, 0, 7, 2, 6, 5, 4])] * torch.tensor([1, -1, 2, 1, -1, 1, 3, 1.0])
+    torch.testing.assert_close(correlation_loss(changed, z2), correlation_loss(z1, z2))
+
+
+def test_correlation_loss_is_unchanged_by_orthogonal_maps_and_shifts_of_z2():
+    z1, z2 = features(60, 8), features(60, 5, seed=1)
+    orthogonal = torch.linalg.qr(draw(5, 5, seed=2)).Q
+    torch.testing.assert_close(correlation_loss(z1, z2 @ orthogonal + 3), correlation_loss(z1, z2))
+
+
+def test_correlation_loss_changes_when_one_unit_of_z2_is_inflated():
+    z1 = features(60, 8)
+    z2 = torch.cat([z1[:, :4], draw(60, 1, seed=1)], 1)
+    inflated = z2 * torch.tensor([1, 1, 1, 1, 100.0]).double()
+    assert correlation_loss(z1, inflated) < 0.3 < 0.8 < correlation_loss(z1, z2)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_correlation_loss_is_unchanged_by_permuting_the_rows_of_both(variant):
+    z1 = features(60, 8)
+    z2 = z1[:, :5] + features(60, 5, seed=1)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    expected = correlation_loss(z1, z2, variant=variant)
+    torch.testing.assert_close(correlation_loss(z1[order], z2[order], variant=variant), expected)
+    assert correlation_loss(z1[order], z2, variant=variant) < expected - 0.1
+
+
+def test_correlation_loss_is_unchanged_by_duplicated_columns_of_z1():
+    z1, z2 = features(60, 8), features(60, 5, seed=1)
+    torch.testing.assert_close(
+        correlation_loss(torch.cat([z1, z1, z1[:, :2]], 1), z2), correlation_loss(z1, z2)
+    )
+
+
+def test_correlation_loss_flattens_feature_maps():
+    maps1, maps2 = features(40, 12).reshape(40, 3, 2, 2), features(40, 8, seed=1).reshape(40, 2, 2, 2)
+    torch.testing.assert_close(
+        correlation_loss(maps1, maps2), correlation_loss(maps1.flatten(1), maps2.flatten(1))
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1e2, 1e4])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-7), (torch.float32, 1e-3)])
+def test_correlation_loss_does_not_depend_on_the_scale_of_z1(scale, dtype, tolerance):
+    z1, z2 = features(60, 8, dtype=dtype), features(60, 5, seed=1, dtype=dtype)
+    expected = correlation_loss(z1, z2).item()
+    assert correlation_loss(scale * z1, z2).item() == pytest.approx(expected, abs=tolerance)
+
+
+def test_collapsing_the_rank_of_z1_satisfies_the_loss_while_z2_still_determines_z1():
+    """The loss has a direction: one live unit cannot predict forty, but forty predict that one exactly."""
+    z2 = features(400, 40)
+    z1 = torch.cat([z2[:, :1], torch.zeros(400, 39).double()], 1)
+    assert correlation_loss(z1, z2) < 0.06
+    assert correlation_loss(z2, z1) > 10
+    assert measures.r_squared(z2, z1, heldout=True) > 0.99
+
+
+def test_inflating_one_direction_of_z2_satisfies_the_loss_while_z2_still_determines_z1():
+    z1 = features(400, 5)
+    z2 = torch.cat([z1, 100 * draw(400, 1, seed=1)], 1)
+    assert correlation_loss(z1, z2) < 0.05
+    assert correlation_loss(z2, z1) > 10
+
+
+# --- The correlation loss: gradients -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("n, m1, m2", [(12, 3, 2), (12, 1, 4), (30, 8, 3)])
+def test_correlation_loss_passes_gradcheck_in_both_inputs(variant, n, m1, m2):
+    z1, z2 = draw(n, m1).requires_grad_(), (draw(n, m2, seed=1) + draw(n, 1)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: correlation_loss(a, b, variant=variant), (z1, z2))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_equal_those_through_the_pseudo_inverse(variant):
+    z1 = features(80, 12).requires_grad_()
+    z2 = (features(80, 6, seed=1) + z1[:, :6].detach()).requires_grad_()
+    got = torch.autograd.grad(correlation_loss(z1, z2, variant=variant), (z1, z2))
+    expected = torch.autograd.grad(algorithm_1_torch(z1, z2, variant), (z1, z2))
+    for one, other in zip(got, expected, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
+        assert other.norm() > 1e-3
+
+
+def test_gradients_in_single_precision_agree_with_double():
+    z1, z2 = features(200, 40, dtype=torch.float32), features(200, 10, seed=1, dtype=torch.float32)
+    single = [z.clone().requires_grad_() for z in (z1, z2)]
+    double = [z.double().requires_grad_() for z in (z1, z2)]
+    got, expected = (torch.autograd.grad(correlation_loss(*z), z) for z in (single, double))
+    for one, other in zip(got, expected, strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm()
+
+
+def test_descending_the_loss_lowers_r_squared_from_z1_to_z2():
+    """A step of either input alone against its gradient makes z2 less predictable."""
+    z1 = features(80, 6)
+    z2 = z1[:, :4] + features(80, 4, seed=1)
+    before = measures.r_squared(z1, z2)
+    leaves = [z.clone().requires_grad_() for z in (z1, z2)]
+    step1, step2 = torch.autograd.grad(correlation_loss(*leaves), leaves)
+    assert measures.r_squared(z1 - step1, z2) < before - 1e-3
+    assert measures.r_squared(z1, z2 - step2) < before - 1e-3
+
+
+def test_duplicated_columns_of_z1_get_no_gradient_and_the_kept_ones_all_of_it():
+    z, z2 = features(60, 4), features(60, 3, seed=1)
+    alone, doubled = z.clone().requires_grad_(), torch.cat([z, z], 1).requires_grad_()
+    expected = torch.autograd.grad(correlation_loss(alone, z2), alone)[0]
+    gradient = torch.autograd.grad(correlation_loss(doubled, z2), doubled)[0]
+    torch.testing.assert_close(gradient[:, :4], expected)
+    assert (gradient[:, 4:] == 0).all()
+
+
+KINDS = ("live", "dead", "constant", "duplicate", "sparse")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(
+    n=st.integers(2, 12), m1=st.integers(1, 10), m2=st.integers(1, 6), seed=st.integers(0, 10**6),
+    kinds=st.lists(st.sampled_from(KINDS), min_size=10, max_size=10),
+    scale1=st.sampled_from([1e-4, 1.0, 1e4]), scale2=st.sampled_from([1e-4, 1.0, 1e4]),
+)  # fmt: skip
+def test_value_and_gradients_are_finite_on_dead_constant_and_duplicated_units(
+    variant, n, m1, m2, seed, kinds, scale1, scale2
+):
+    def awkward(m, seed, scale):
+        z = scale * features(n, m, seed=seed, dtype=torch.float32)
+        for column, kind in enumerate(kinds[:m]):
+            if kind == "dead":
+                z[:, column] = 0
+            elif kind == "constant":
+                z[:, column] = 0.7 * scale
+            elif kind == "duplicate":
+                z[:, column] = z[:, 0]
+            elif kind == "sparse":
+                z[1:, column] = 0
+        return z.requires_grad_()
+
+    z1, z2 = awkward(m1, seed, scale1), awkward(m2, seed + 1, scale2)
+    loss = correlation_loss(z1, z2, variant=variant)
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.shape == ()
+    assert loss.isfinite() and z1.grad.isfinite().all() and z2.grad.isfinite().all()
+    ceiling = math.log(z2.detach().double().square().sum() / 1e-3 + 1)
+    assert -1e-3 <= loss.item() <= ceiling + 1e-3
+
+
+# --- The correlation loss: what it refuses -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "z1, z2",
+    [
+        (torch.rand(4, 2), torch.rand(5, 2)),
+        (torch.rand(1, 2), torch.rand(1, 2)),
+        (torch.rand(4), torch.rand(4)),
+        (torch.ones(4, 2, dtype=torch.int64), torch.rand(4, 2)),
+    ],
+    ids=["row mismatch", "one row", "one dimension", "integers"],
+)
+def test_correlation_loss_refuses(z1, z2):
+    with pytest.raises(ValueError, match="features"):
+        correlation_loss(z1, z2)
+
+
+def test_an_unknown_variant_is_refused_by_name():
+    model = models.CNN()
+    with pytest.raises(ValueError, match="'corrected'"):
+        correlation_loss(torch.rand(4, 2), torch.rand(4, 2), variant="corrected")
+    with pytest.raises(ValueError, match="'corrected'"):
+        losses.decorrelation(model, model, variant="corrected")
+
+
+# --- Objectives ----------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """head ∘ features in double precision, 5 pixels to 3 features to 4 classes."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.body, self.tail = nn.Linear(5, 3).double(), nn.Linear(3, 4).double()
+        with torch.no_grad():
+            for number, parameter in enumerate(self.parameters()):
+                parameter.copy_(draw(*parameter.shape, seed=10 * seed + number))
+
+    def features(self, x):
+        return self.body(x).relu()
+
+    def head(self, z):
+        return self.tail(z)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+@pytest.fixture
+def small():
+    """Two small models and a batch of 20 for them."""
+    return Small(1), Small(2), draw(20, 5), torch.arange(20) % 4
+
+
+def cross_entropy_by_hand(model, x, y):
+    logits = model(x).detach().numpy()
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return -logs[range(len(y)), y.numpy()].mean()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equation_8_adds_the_weighted_correlation_loss_to_the_cross_entropies(small, variant):
+    model1, model2, x, y = small
+    terms = losses.decorrelation(model1, model2, correlation_weight=0.3, variant=variant)(x, y)
+    ce1, ce2 = (cross_entropy_by_hand(m, x, y) for m in (model1, model2))
+    correlation = algorithm_1(model1.features(x).detach(), model2.features(x).detach(), variant)
+    together = ce1 + ce2 if variant == "printed" else math.sqrt(ce1**2 + ce2**2)
+    assert terms["loss"].item() == pytest.approx(together + 0.3 * correlation, abs=1e-6)
+    assert terms["correlation"].item() == pytest.approx(correlation, abs=1e-6)
+    assert terms["cross_entropy_1"].item() == pytest.approx(ce1)
+    assert terms["cross_entropy_2"].item() == pytest.approx(ce2)
+
+
+def test_released_weighs_equal_cross_entropies_by_0_71(small):
+    model, _, x, y = small
+    released, printed = (
+        losses.decorrelation(model, model, correlation_weight=0, variant=v)(x, y)["loss"] for v in VARIANTS
+    )
+    assert (released / printed).item() == pytest.approx(1 / math.sqrt(2))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_at_weight_zero_no_correlation_is_computed_or_logged(small, variant, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("computed at λ = 0")
+
+    monkeypatch.setattr(losses, "correlation_loss", never)
+    model1, model2, x, y = small
+    terms = losses.decorrelation(model1, model2, correlation_weight=0.0, variant=variant)(x, y)
+    assert set(terms) == {"loss", "cross_entropy_1", "cross_entropy_2"}
+    with pytest.raises(AssertionError, match="λ = 0"):
+        losses.decorrelation(model1, model2, correlation_weight=0.1)(x, y)
+
+
+def test_the_correlation_of_equation_8_goes_from_model_1_to_model_2_and_trains_both_bodies(small):
+    model1, model2, x, y = small
+    terms = losses.decorrelation(model1, model2)(x, y)
+    z1, z2 = model1.features(x), model2.features(x)
+    assert abs(correlation_loss(z1, z2) - correlation_loss(z2, z1)) > 0.01
+    torch.testing.assert_close(terms["correlation"], correlation_loss(z1, z2))
+    terms["correlation"].backward()
+    for model in (model1, model2):
+        assert model.body.weight.grad.norm() > 1e-4
+        assert model.tail.weight.grad is None
+
+
+def test_equation_8_runs_on_the_paper_s_networks(mnist_train):
+    for architecture in models.ARCHITECTURES.values():
+        pair = architecture(), architecture()
+        terms = losses.decorrelation(*pair)(mnist_train.x[:16], mnist_train.y[:16])
+        terms["loss"].backward()
+        assert all(p.grad.isfinite().all() for model in pair for p in model.parameters())
+
+
+def test_equation_5_is_cross_entropies_plus_the_squared_miss_of_the_distance(small):
+    model1, model2, x, y = small
+    terms = losses.parametric_distance(model1, model2, target_distance=70.0, weight=1e-3)(x, y)
+    ce1, ce2 = (cross_entropy_by_hand(m, x, y) for m in (model1, model2))
+    flat1, flat2 = (nn.utils.parameters_to_vector(m.parameters()).detach().numpy() for m in (model1, model2))
+    distance = ((flat1 - flat2) ** 2).sum()
+    assert terms["distance"].item() == pytest.approx(distance)
+    assert terms["loss"].item() == pytest.approx(ce1 + ce2 + 1e-3 * (70 - distance) ** 2)
+    assert terms["cross_entropy_1"].item() == pytest.approx(ce1)
+    assert terms["cross_entropy_2"].item() == pytest.approx(ce2)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("parameter", ["body.weight", "body.bias", "tail.weight", "tail.bias"])
+def test_the_gradient_of_equation_5_is_its_finite_difference(small, number, parameter):
+    model1, model2, x, y = small
+    objective = losses.parametric_distance(model1, model2, target_distance=70.0, weight=1e-3)
+    theta = dict((model1, model2)[number].named_parameters())[parameter]
+    gradient = torch.autograd.grad(objective(x, y)["loss"], theta)[0].flatten()[1].item()
+    sides = []
+    for step in (1e-5, -2e-5):  # to θ + h, then to θ − h
+        with torch.no_grad():
+            theta.view(-1)[1] += step
+        sides.append(objective(x, y)["loss"].item())
+    assert gradient == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("target, moves", [(1000.0, "apart"), (1.0, "together")])
+def test_equation_5_drives_the_models_towards_the_target_distance(small, target, moves):
+    model1, model2, x, y = small
+    objective = losses.parametric_distance(model1, model2, target_distance=target, weight=1.0)
+    before = measures.parameter_distance(model1, model2).item()
+    gradients = torch.autograd.grad(objective(x, y)["loss"], objective.parameters())
+    with torch.no_grad():
+        for parameter, gradient in zip(objective.parameters(), gradients, strict=True):
+            parameter -= 1e-6 * gradient
+    after = measures.parameter_distance(model1, model2).item()
+    assert after > before if moves == "apart" else after < before
+
+
+def test_classification_sums_the_cross_entropies_of_any_number_of_models(small):
+    model1, model2, x, y = small
+    terms = losses.classification(model1, model2, model1)(x, y)
+    each = [cross_entropy_by_hand(m, x, y) for m in (model1, model2, model1)]
+    assert terms["loss"].item() == pytest.approx(sum(each))
+    assert [terms[f"cross_entropy_{i}"].item() for i in (1, 2, 3)] == pytest.approx(each)
+
+
+def test_an_objective_hands_out_the_parameters_of_all_its_models_in_order(small):
+    model1, model2, _, _ = small
+    for objective in (
+        losses.classification(model1, model2),
+        losses.decorrelation(model1, model2),
+        losses.parametric_distance(model1, model2, target_distance=1.0),
+    ):
+        assert objective.models == (model1, model2)
+        expected = [*model1.parameters(), *model2.parameters()]
+        assert all(a is b for a, b in zip(objective.parameters(), expected, strict=True))

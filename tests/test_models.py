@@ -1,0 +1,193 @@
+"""The two classifiers: their sizes, their order of layers, where they are cut, and weights from elsewhere."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from dnabook.models import ARCHITECTURES, CNN, FullyConnected, evaluating
+
+BOTH = pytest.mark.parametrize("architecture", [CNN, FullyConnected])
+
+
+@pytest.fixture
+def x():
+    return torch.rand(5, 1, 28, 28)
+
+
+def lived_in(model):
+    """The model with statistics and normalisation weights that are not the initial zeros and ones."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            for tensor in (module.running_mean, module.bias.data):
+                tensor.normal_()
+            for tensor in (module.running_var, module.weight.data):
+                tensor.uniform_(0.5, 2)
+    return model.eval()
+
+
+def test_the_models_have_the_papers_numbers_of_parameters():
+    assert sum(p.numel() for p in CNN().parameters()) == 6_218
+    assert sum(p.numel() for p in FullyConnected().parameters()) == 807_510
+
+
+def test_the_parameters_of_the_cnn_stand_in_the_order_of_its_layers():
+    assert [tuple(p.shape) for p in CNN().parameters()] == [
+        (8, 1, 3, 3), (8,), (16, 8, 3, 3), (16,), (32, 16, 3, 3), (32,), (10, 32), (10,),
+    ]  # fmt: skip
+
+
+def test_the_parameters_of_the_fully_connected_network_stand_in_the_order_of_its_layers():
+    widths = [784, 500, 500, 200, 200, 100]
+    expected = [
+        shape
+        for inputs, outputs in pairwise(widths)
+        for shape in ((outputs, inputs), (outputs,), (outputs,), (outputs,))  # linear, then normalisation
+    ]
+    assert [tuple(p.shape) for p in FullyConnected().parameters()] == [*expected, (10, 100), (10,)]
+
+
+def test_architectures_are_found_by_name():
+    assert dict(ARCHITECTURES) == {"cnn": CNN, "fully_connected": FullyConnected}
+
+
+@BOTH
+def test_a_model_is_its_head_after_its_features(architecture, x):
+    model = lived_in(architecture())
+    assert torch.equal(model(x), model.head(model.features(x)))
+    assert model(x).shape == (5, 10)
+
+
+def test_features_have_the_shape_of_the_layer_that_the_paper_compares(x):
+    assert CNN().features(x).shape == (5, 16, 7, 7)
+    assert FullyConnected().features(x).shape == (5, 200)
+
+
+def test_the_features_of_the_cnn_are_rectified_and_pooled(x):
+    model = CNN()
+    features = model.features(x)
+    assert (features >= 0).all() and (features == 0).any() and (features > 0).any()
+    before_pooling = torch.relu(model.body[3](model.body[:3](x)))  # (N, 16, 14, 14)
+    corners = [before_pooling[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    assert torch.equal(features, torch.stack(corners).amax(0))
+
+
+def test_the_features_of_the_fully_connected_network_are_normalised_after_rectifying(x):
+    features = FullyConnected().train().features(torch.rand(200, 1, 28, 28))
+    assert (features < 0).any()  # so the ReLU is not the last of the block
+    torch.testing.assert_close(features.mean(0), torch.zeros(200), atol=1e-4, rtol=0)
+    spread = features.var(0, unbiased=False)
+    assert ((spread - 1).abs() < 0.05)[spread > 0.5].all() and (spread > 0.5).float().mean() > 0.9
+    floor = features.amin(0)  # rectified values share one lowest value, which normalisation only moves
+    assert ((features == floor).sum(0) > 1).float().mean() > 0.9
+
+
+def test_weights_by_position_make_the_cnn_equal_an_independent_network(x):
+    reference = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+    model = CNN()
+    load_by_position(model, reference)
+    torch.testing.assert_close(model(x), reference(x))
+    torch.testing.assert_close(model.features(x), reference[:6](x))
+
+
+def test_weights_by_position_make_the_fully_connected_network_equal_its_formula(x):
+    model, weights = lived_in(FullyConnected()), []
+    z, blocks = x.flatten(1), []
+    for i, layer in enumerate(m for m in model.modules() if isinstance(m, nn.BatchNorm1d)):
+        outputs, inputs = [(500, 784), (500, 500), (200, 500), (200, 200), (100, 200)][i]
+        linear, bias = torch.randn(outputs, inputs) / inputs**0.5, torch.randn(outputs)
+        gain, shift = torch.rand(outputs) + 0.5, torch.randn(outputs)
+        weights += [linear, bias, gain, shift]
+        z = torch.relu(z @ linear.T + bias)
+        z = (z - layer.running_mean) / (layer.running_var + 1e-5).sqrt() * gain + shift
+        blocks.append(z)
+    weights += [torch.randn(10, 100), torch.randn(10)]
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), weights, strict=True):
+            parameter.copy_(value)
+    torch.testing.assert_close(model.features(x), blocks[3], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model(x), z @ weights[-2].T + weights[-1], atol=1e-3, rtol=1e-4)
+
+
+def load_by_position(model, reference):
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), reference.parameters(), strict=True):
+            parameter.copy_(value)
+
+
+@BOTH
+def test_an_image_is_classified_alike_alone_and_in_a_batch(architecture, x):
+    model = lived_in(architecture()).double()
+    alone = torch.cat([model(image[None]) for image in x.double()])
+    torch.testing.assert_close(model(x.double()), alone)
+
+
+@BOTH
+def test_features_are_returned_and_not_kept_on_the_model(architecture, x):
+    model = architecture().eval()
+    before = set(vars(model)), len(list(model.buffers()))
+    model.features(x)
+    assert (set(vars(model)), len(list(model.buffers()))) == before
+
+
+@BOTH
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(architecture):
+    def first(seed):
+        torch.manual_seed(seed)
+        return next(architecture().parameters())
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+# --- evaluating ----------------------------------------------------------------------------------
+
+
+def modes(*models):
+    return [module.training for model in models for module in model.modules()]
+
+
+@pytest.fixture
+def pair():
+    """A training model with a frozen BatchNorm, and a model in eval mode with one training layer."""
+    first, second = FullyConnected().train(), FullyConnected().eval()
+    first.body[3].eval()
+    second.tail[2].train()
+    return first, second
+
+
+def test_evaluating_sets_every_submodule_to_eval_and_gives_each_its_mode_back(pair):
+    before = modes(*pair)
+    with evaluating(*pair):
+        assert not any(modes(*pair))
+    assert modes(*pair) == before
+
+
+def test_evaluating_gives_the_modes_back_after_an_error(pair):
+    before = modes(*pair)
+    with pytest.raises(ZeroDivisionError), evaluating(*pair):
+        1 / 0  # noqa: B018
+    assert modes(*pair) == before
+
+
+def test_evaluating_may_be_nested_and_name_a_model_twice(pair):
+    before = modes(*pair)
+    with evaluating(pair[0], pair[0]):
+        with evaluating(*pair):
+            assert not any(modes(*pair))
+        assert modes(pair[1]) == before[len(before) // 2 :]
+        assert not any(modes(pair[0]))
+    assert modes(*pair) == before
+
+
+def test_evaluating_leaves_other_models_and_no_models_alone(pair):
+    before = modes(pair[1])
+    with evaluating(pair[0]), evaluating():
+        assert modes(pair[1]) == before

@@ -1,0 +1,303 @@
+"""The optimiser loop: it is Adam, it reaches optima, it repeats, and it resumes as if never interrupted."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from dnabook.data import Batches
+from dnabook.losses import Objective, classification
+from dnabook.models import CNN
+from dnabook.training import fit
+
+
+def regression(model):
+    """Mean squared error: a convex objective with a known optimum."""
+    return Objective((model,), lambda x, y: {"loss": (model(x) - y).square().mean()})
+
+
+@pytest.fixture
+def problem():
+    """A linear model, one batch for it and the least-squares solution (weight and bias in one column)."""
+    x, y = torch.randn(40, 3, dtype=torch.float64), torch.randn(40, 1, dtype=torch.float64)
+    solution = torch.linalg.lstsq(torch.cat([x, torch.ones(40, 1)], 1), y).solution
+    return nn.Linear(3, 1).double(), [(x, y)], solution
+
+
+def flat(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+# --- What is minimised ---------------------------------------------------------------------------
+
+
+def test_fit_reaches_the_optimum_of_a_convex_objective(problem):
+    model, batches, solution = problem
+    history = fit(regression(model), model.parameters(), batches, epochs=800, learning_rate=0.02)
+    torch.testing.assert_close(flat(model), solution.flatten(), atol=1e-6, rtol=0)
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_the_first_step_is_the_learning_rate_against_the_sign_of_the_gradient(problem):
+    model, batches, _ = problem
+    before = flat(model)
+    regression(model)(*batches[0])["loss"].backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    fit(regression(model), model.parameters(), batches, epochs=1, learning_rate=0.03)
+    torch.testing.assert_close(flat(model), before - 0.03 * gradient.sign(), atol=1e-7, rtol=0)
+
+
+def test_every_step_is_adams_as_published(problem):
+    model, batches, _ = problem
+    theta = flat(model)
+    x, y = batches[0]
+    ones = torch.cat([x, torch.ones(40, 1)], 1)
+    m = v = torch.zeros_like(theta)
+    for t in range(1, 8):
+        g = 2 * ones.T @ (ones @ theta[:, None] - y) / 40  # (4, 1): the gradient of the mean squared error
+        m, v = 0.9 * m + 0.1 * g.flatten(), 0.999 * v + 0.001 * g.flatten().square()
+        theta = theta - 0.05 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    fit(regression(model), model.parameters(), batches, epochs=7, learning_rate=0.05)
+    torch.testing.assert_close(flat(model), theta)
+
+
+def test_gradients_left_from_before_do_not_count(problem):
+    model, batches, _ = problem
+    other = copy.deepcopy(model)
+    for p in other.parameters():
+        p.grad = torch.full_like(p, 1e6)
+    for each in (model, other):
+        fit(regression(each), each.parameters(), batches, epochs=3)
+    assert torch.equal(flat(model), flat(other))
+
+
+def test_only_the_given_parameters_change(mnist_train):
+    model = CNN()
+    before = copy.deepcopy(model.state_dict())
+    fit(classification(model), model.tail.parameters(), Batches(mnist_train[:100], 50), epochs=1)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("body.")
+
+
+def test_parameters_may_be_given_as_a_generator(problem):
+    model, batches, _ = problem
+    before = flat(model)
+    fit(regression(model), (p for p in model.parameters()), batches, epochs=2)
+    assert (flat(model) != before).all()
+
+
+# --- What comes back -----------------------------------------------------------------------------
+
+
+def test_the_history_holds_the_mean_of_every_term_over_every_epoch(problem):
+    model, [(x, y)], _ = problem
+    batches = [(x[:10], y[:10]), (x[10:20], y[10:20]), (x[20:30], y[20:30])]
+    count = iter(range(100))
+
+    def terms(x, y):
+        return {"loss": (model(x) - y).square().mean(), "calls": torch.tensor(float(next(count)))}
+
+    with torch.no_grad():
+        expected = sum((model(x) - y).square().mean() for x, y in batches) / 3
+    history = fit(Objective((model,), terms), model.parameters(), batches, epochs=4, learning_rate=0.0)
+    assert history["loss"] == pytest.approx([float(expected)] * 4)
+    assert history["calls"] == [1.0, 4.0, 7.0, 10.0]
+    assert all(type(value) is float for values in history.values() for value in values)
+
+
+def test_the_loss_of_an_epoch_is_measured_before_each_step(problem):
+    model, batches, _ = problem
+    with torch.no_grad():
+        expected = float(regression(model)(*batches[0])["loss"])
+    history = fit(regression(model), model.parameters(), batches, epochs=2, learning_rate=0.1)
+    assert history["loss"][0] == pytest.approx(expected)
+
+
+def test_progress_wraps_the_epochs_and_is_told_what_for(problem):
+    model, batches, _ = problem
+    calls = []
+
+    def progress(iterable, description):
+        for epoch in iterable:
+            calls.append((description, epoch))
+            yield epoch
+
+    history = fit(regression(model), model.parameters(), batches, epochs=5, progress=progress)
+    assert calls == [("training", epoch) for epoch in range(5)]
+    assert len(history["loss"]) == 5
+
+
+def test_models_are_in_train_mode_during_training_and_in_eval_mode_after(mnist_train):
+    models, seen = (CNN().eval(), CNN().train()), []
+    objective = classification(*models)
+
+    def terms(x, y):
+        seen.extend(module.training for model in models for module in model.modules())
+        return objective(x, y)
+
+    batches = Batches(mnist_train[:40], 20)
+    fit(Objective(models, terms), objective.parameters(), batches, epochs=1)
+    assert seen and all(seen)
+    assert not any(module.training for model in models for module in model.modules())
+
+
+def test_training_teaches_the_digits(trained_cnn, mnist_test):
+    assert (trained_cnn(mnist_test.x).argmax(1) == mnist_test.y).float().mean() > 0.85
+
+
+# --- Repeating and resuming ----------------------------------------------------------------------
+
+
+class Memory:
+    """A checkpoint that lives in memory, written and read back as a file would be."""
+
+    def __init__(self):
+        self.saved = []
+
+    def load(self):
+        return torch.load(io.BytesIO(self.saved[-1])) if self.saved else None
+
+    def save(self, state):
+        file = io.BytesIO()
+        torch.save(state, file)
+        self.saved.append(file.getvalue())
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def start(mnist_train):
+    """Makes the same beginning again and again: an objective of two normalised networks, and batches."""
+
+    def network():
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 10))
+
+    def begin(seed=0):
+        torch.manual_seed(seed)
+        return classification(network(), network()), Batches(mnist_train[:200], 60, seed=seed)
+
+    return begin
+
+
+def run(start, epochs=6, **options):
+    objective, batches = start
+    history = fit(objective, objective.parameters(), batches, epochs=epochs, **options)
+    return history, [model.state_dict() for model in objective.models]
+
+
+def assert_identical(found, expected):
+    assert found[0] == expected[0]
+    for mine, theirs in zip(found[1], expected[1], strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_the_same_seed_gives_identical_weights_and_history(start):
+    expected = run(start())
+    torch.rand(7)  # the global random state has no say once the models are made
+    assert_identical(run(start()), expected)
+    assert run(start(seed=1))[0] != expected[0]
+
+
+def test_a_checkpoint_changes_nothing(start):
+    assert_identical(run(start(), checkpoint=Memory()), run(start()))
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_run_interrupted_between_epochs_ends_as_if_it_had_not_been(start, after):
+    checkpoint = Memory()
+
+    def stopping(iterable, description):
+        for epoch in iterable:
+            if epoch == after:
+                raise Interrupted
+            yield epoch
+
+    with pytest.raises(Interrupted):
+        run(start(), progress=stopping, checkpoint=checkpoint)
+    assert len(checkpoint.saved) == after
+    epochs = []
+
+    def counting(iterable, description):
+        for epoch in iterable:
+            epochs.append(epoch)
+            yield epoch
+
+    resumed = run(start(seed=99), progress=counting, checkpoint=checkpoint)  # other weights, other order
+    assert epochs == list(range(after, 6))
+    assert_identical(resumed, run(start()))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 11])
+def test_a_run_interrupted_within_an_epoch_goes_on_from_the_last_whole_one(start, steps):
+    checkpoint = Memory()
+    objective, batches = start()
+    left = iter(range(steps))
+
+    def terms(x, y):
+        if next(left, None) is None:
+            raise Interrupted
+        return objective(x, y)
+
+    with pytest.raises(Interrupted):
+        run((Objective(objective.models, terms), batches), checkpoint=checkpoint)
+    assert len(checkpoint.saved) == steps // 3
+    assert_identical(run(start(), checkpoint=checkpoint), run(start()))
+
+
+def test_a_finished_run_is_loaded_without_training(start):
+    checkpoint = Memory()
+    expected = run(start(), checkpoint=checkpoint)
+    objective, batches = start(seed=99)
+    silent = Objective(objective.models, lambda x, y: 1 / 0)
+    assert_identical(run((silent, batches), checkpoint=checkpoint), expected)
+    assert not any(model.training for model in objective.models)
+
+
+def test_a_run_is_lengthened_by_resuming_it_with_more_epochs(start):
+    checkpoint = Memory()
+    run(start(), epochs=2, checkpoint=checkpoint)
+    assert_identical(run(start(seed=99), epochs=6, checkpoint=checkpoint), run(start()))
+
+
+def test_batches_without_a_generator_may_be_resumed_too(problem):
+    model, batches, _ = problem
+    whole = copy.deepcopy(model)
+    expected = fit(regression(whole), whole.parameters(), batches, epochs=5)
+    checkpoint = Memory()
+    fit(regression(model), model.parameters(), batches, epochs=2, checkpoint=checkpoint)
+    fresh = nn.Linear(3, 1).double()
+    history = fit(regression(fresh), fresh.parameters(), batches, epochs=5, checkpoint=checkpoint)
+    assert history == expected and torch.equal(flat(fresh), flat(whole))
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_fewer_than_one_epoch_is_refused(problem, epochs):
+    model, batches, _ = problem
+    with pytest.raises(ValueError, match=f"epochs must be at least 1, got {epochs}"):
+        fit(regression(model), model.parameters(), batches, epochs=epochs)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(problem, value):
+    model, batches, _ = problem
+    count, checkpoint = iter(range(100)), Memory()
+
+    def terms(x, y):
+        factor = value if next(count) == 2 else 1.0
+        return {"loss": (model(x) - y).square().mean() * factor}
+
+    with pytest.raises(FloatingPointError, match="in epoch 3"):
+        fit(Objective((model,), terms), model.parameters(), batches, epochs=5, checkpoint=checkpoint)
+    state = checkpoint.load()
+    assert state["epochs"] == 2 and len(state["history"]["loss"]) == 2
+    assert all(value.isfinite().all() for value in state["models"][0].values())
