@@ -80,6 +80,8 @@ def percent(value: MeanInterval | float) -> str:
     """A share as text, "45 ± 3 %", or without the interval where there is none."""
     if not isinstance(value, MeanInterval):
         return f"{100 * value:.0f} %"
+    if value.n == 0:
+        return plain(value)
     return f"{plain(MeanInterval(100 * value.mean, 100 * value.half_width, value.n), 0)} %"
 
 
