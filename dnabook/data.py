@@ -59,11 +59,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, index) -> Images:
+    def __getitem__(self, index: slice | Tensor) -> Images:
         """The same set restricted to a slice, an index tensor or a boolean mask."""
         return replace(self, x=self.x[index], y=self.y[index])
 
-    def to(self, device) -> Images:
+    def to(self, device: torch.device | str) -> Images:
         """The same set on another device."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
@@ -131,7 +131,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images = self.images
-        order = torch.randperm(len(images), generator=self.generator).to(images.y.device)
+        order = torch.randperm(len(images), generator=self.generator, device="cpu").to(images.y.device)
         for index in order[: len(self) * self.batch_size].split(self.batch_size):
             yield images.x[index], images.y[index]
 
@@ -163,7 +163,8 @@ def _idx(name: str) -> np.ndarray:
 def _coloured(x: Tensor, split: str) -> Tensor:
     """Digits (N, 1, 28, 28) as (N, 3, 32, 32): dark random ground, bright random ink, both seeded."""
     generator = torch.Generator().manual_seed(0 if split == "train" else 1)
-    ground, ink = torch.rand(len(x), 2, 3, 1, 1, generator=generator).unbind(1)  # image by image: for `limit`
+    colours = torch.rand(len(x), 2, 3, 1, 1, generator=generator, device="cpu")  # image by image
+    ground, ink = colours.unbind(1)
     x = torch.nn.functional.pad(x, (2, 2, 2, 2))  # (N, 1, 32, 32)
     return (0.4 * ground) * (1 - x) + (0.5 + 0.5 * ink) * x
 

@@ -168,7 +168,7 @@ def images(rows: Mapping[str, Tensor], titles: Sequence[Any] | None = None) -> F
     figure, axes = _figure(len(rows), columns, (0.95 * columns + 1, 1.05 * len(rows) + 0.3))
     for line, (label, row) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(line, row.cpu(), strict=False):
-            axis.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+            axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
         for axis in line:
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
@@ -196,7 +196,9 @@ def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], *, xlabel: 
 def scatter(x: Tensor, y: Tensor, labels: Tensor, *, xlabel: str, ylabel: str) -> Figure:
     """Points (N,) against (N,), coloured by class, with a colour bar that names the digits."""
     figure, ((axis,),) = _figure(1, 1, (4.6, 3.6))
-    drawn = axis.scatter(x.cpu(), y.cpu(), c=labels.cpu(), cmap="tab10", vmin=-0.5, vmax=9.5, s=9)
+    drawn = axis.scatter(
+        x.cpu().numpy(), y.cpu().numpy(), c=labels.cpu().numpy(), cmap="tab10", vmin=-0.5, vmax=9.5, s=9
+    )
     figure.colorbar(drawn, ax=axis, ticks=range(10), label="digit")
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure

@@ -8,7 +8,7 @@ its counts. Eqs. 6 and 7 and "Defining Transferability" of the paper; used in ch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from dnabook.models import evaluating
 
 
 @torch.no_grad()
-def in_batches(function, x: Tensor, size: int = 500) -> Tensor:
+def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 500) -> Tensor:
     """`function` of each slice of x, concatenated: the memory of one slice, the result of all."""
     return torch.cat([function(part) for part in x.split(size)])
 
@@ -298,8 +298,11 @@ def transfer_matrix(
     source = wrong[range(k), range(k)]  # (K, N): model i on its own images
     counted = source[:, None] & right[:, None] & right[None]  # (K, K, N)
     both, fooled = (counted & wrong).sum(-1).cpu(), counted.sum(-1).cpu()
-    bounds = torch.tensor([[wilson_interval(int(b), int(f)) for b, f in zip(*rows, strict=True)]
-                           for rows in zip(both, fooled, strict=True)])  # fmt: skip
+    intervals = [
+        wilson_interval(*pair)
+        for pair in zip(both.flatten().tolist(), fooled.flatten().tolist(), strict=True)
+    ]
+    bounds = torch.tensor(intervals, device="cpu").reshape(k, k, 2)
     rates = torch.where(fooled > 0, both / fooled, math.nan)
     return TransferMatrix(rates, bounds[..., 0], bounds[..., 1], both, fooled)
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class Record:
 # --- Finding records -----------------------------------------------------------------------------
 
 
-def experiment(name: str):
+def experiment(name: str) -> ModuleType:
     """The experiment's module: `Config`, `SCALES`, `settings(config)` and `run(…)`."""
     if name not in NAMES:
         raise ValueError(f"unknown experiment {name!r}; known: {', '.join(NAMES)}")
@@ -204,12 +205,22 @@ def make(
     settings = _settings(name, scale)
     seeds = range(SEEDS[scale]) if seeds is None else seeds
     record = current(name, scale) or Record(name, scale, config_of(name, scale))
+    device = _usable(device) if device else data.default_device()
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
-    device = torch.device(device) if device else data.default_device()
     for setting, seed in progress(missing, f"{name} ({scale})") if missing else ():
         trial = _run_trial(name, scale, setting, seed, device, progress)
         record = _save_trial(record, trial)
     return record
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    """The device, once a tensor has been put there: a wrong name stops before any work starts."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
@@ -292,11 +303,12 @@ def _provenance(device: torch.device) -> dict[str, Any]:
 
 def commit() -> str:
     """The checkout's commit, "-dirty" where files differ from it, or "unknown" outside a checkout."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
     try:
-        run = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30, check=True
-        )
+        run = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return run.stdout.strip() or "unknown"
@@ -318,7 +330,7 @@ class Checkpoint:
         """The saved state, or None; a file that cannot be read counts as none."""
         try:
             state = torch.load(self.file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError):
+        except Exception:  # whatever torch.load makes of a missing or damaged file
             return None
         self.seconds_before = state["seconds"]
         return state

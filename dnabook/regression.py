@@ -71,7 +71,9 @@ def fit(z1: Tensor, z2: Tensor, *, eta: float = 1e-6, ridge: float = RIDGE) -> F
     size = uncentred.diagonal().max()
     kept = (r > eta * r.max()) & (gram.diagonal() > 1e-12 * size)
     keep = kept.to(work)
-    gram = gram * torch.outer(keep, keep) + torch.diag((1 - keep) * size.clamp_min(1e-300))
+    gram = gram * torch.outer(keep, keep)
+    filler = gram.diagonal().max().clamp_min(torch.finfo(work).tiny)
+    gram = gram + torch.diag((1 - keep) * filler)  # dropped columns: a diagonal that can be inverted
     weight = torch.cholesky_solve((c1 * keep).T @ c2, _cholesky(gram, ridge))
     return Fit((keep[:, None] * weight).to(dtype), mean1.to(dtype), mean2.to(dtype), kept)
 

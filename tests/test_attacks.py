@@ -524,6 +524,18 @@ def test_attacks_work_where_gradients_are_switched_off(w):
     torch.testing.assert_close(x_adv, x + 0.1 * w.sign())
 
 
+@pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(torch.full((4,), 0.5))], ids=["linf", "l2"])
+def test_a_default_device_set_elsewhere_does_not_matter(attack, ball):
+    x = images()
+    torch.manual_seed(3)
+    expected = attack(bumpy, x, ball)
+    with torch.device("meta"):  # stands for any device other than the images'
+        torch.manual_seed(3)
+        found = attack(bumpy, x, ball)
+    assert torch.equal(found, expected)
+
+
 def test_attacks_work_on_a_model_with_frozen_parameters(trained_cnn, mnist_test):
     frozen = copy.deepcopy(trained_cnn).requires_grad_(False)
     x, y = mnist_test.x[:3], mnist_test.y[:3]

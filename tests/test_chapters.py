@@ -1,4 +1,4 @@
-"""The book's text: pairs agree, numbers in prose are accounted for, figures speak, links and addresses hold."""
+"""The book's text: pairs agree, numbers in prose are accounted for, figures speak, links hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.md"))
 NOTEBOOKS = [BOOK / "intro.md", *CHAPTERS]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 
-# A decimal in prose is a setting when it follows one of these, and a quotation when its sentence names the paper.
+# A decimal in prose is a setting after one of these words, a quotation where its sentence names the paper.
 SETTING = re.compile(r"(ε|λ|η|\\epsilon|\\lambda|\\eta|radius|learning rate|version)( ?=| of)? ?\$?\(?$")
 QUOTED = re.compile(r"paper|authors|printed|Algorithm 1|released", re.IGNORECASE)
 

@@ -138,7 +138,6 @@ def test_an_unknown_scale_in_the_environment_stops_with_one_line(fake, capsys, m
     assert capsys.readouterr().err == "dnabook: unknown scale 'huge'; known: smoke, laptop, paper\n"
 
 
-@pytest.mark.xfail(strict=True, reason="torch.device raises RuntimeError", raises=RuntimeError)
 def test_an_unknown_device_stops_with_one_line(fake, capsys):
     assert main(["run", "made_up", "--device", "bogus"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

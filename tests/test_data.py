@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import pickle
 import re
 import shutil
@@ -306,14 +307,14 @@ SHADES = {name: 20 * i for i, name in enumerate(CIFAR10_CLASSES)}  # red tells t
 
 @pytest.fixture(scope="module")
 def jpeg_folder(tmp_path_factory):
-    """The whole test split as a folder: ten JPEGs, a thousand times each."""
+    """The whole test split as a folder: ten JPEGs, each linked a thousand times."""
     root = tmp_path_factory.mktemp("jpeg")
     for name, shade in SHADES.items():
         folder = root / "test" / name
         folder.mkdir(parents=True)
-        raw = jpeg(shade)
-        for i in range(1000):
-            (folder / f"{i:04}.jpg").write_bytes(raw)
+        (folder / "0000.jpg").write_bytes(jpeg(shade))
+        for i in range(1, 1000):
+            os.link(folder / "0000.jpg", folder / f"{i:04}.jpg")
     return root
 
 
@@ -491,6 +492,14 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another():
     torch.rand(5)  # the global random state has no say
     assert [order(first) for _ in range(3)] == [order(same) for _ in range(3)]
     assert order(Batches(numbered(30), 10, seed=1)) != order(other)
+
+
+def test_a_default_device_set_elsewhere_changes_neither_the_order_nor_the_colours(coloured):
+    images = numbered(30)
+    expected = order(Batches(images, 10))
+    with torch.device("meta"):  # stands for any device other than the images'
+        assert order(Batches(images, 10)) == expected
+        assert torch.equal(load("color-mnist", "test", limit=30, device="cpu").x, coloured.x[:30])
 
 
 def test_restoring_the_state_of_the_generator_resumes_the_order():

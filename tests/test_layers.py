@@ -142,14 +142,12 @@ def test_public_functions_and_classes_have_a_docstring(name):
             assert ast.get_docstring(node), qualified
 
 
-UNFINISHED = {"measures.in_batches", "data.Images.to", "records.experiment"}
 DEFINITIONS = [
-    pytest.param(node, id=f"{name}.{qualified}", marks=(
-        pytest.mark.xfail(strict=True, reason="not annotated yet")
-        if f"{name}.{qualified}" in UNFINISHED else ()
-    ))
-    for name in NAMES for qualified, node, _ in public(TREES[name]) if isinstance(node, ast.FunctionDef)
-]  # fmt: skip
+    pytest.param(node, id=f"{name}.{qualified}")
+    for name in NAMES
+    for qualified, node, _ in public(TREES[name])
+    if isinstance(node, ast.FunctionDef)
+]
 
 
 @pytest.mark.parametrize("node", DEFINITIONS)

@@ -446,7 +446,6 @@ def test_a_checkpoint_cut_short_counts_as_none(tmp_path, share):
     assert checkpoint.seconds_before == 0
 
 
-@pytest.mark.xfail(strict=True, reason="torch.load raises more than load() catches")
 @pytest.mark.parametrize("content", [b"garbage", b"hello world\n" * 100])
 def test_a_file_that_is_no_checkpoint_counts_as_none(tmp_path, content):
     (tmp_path / "state.pt").write_bytes(content)

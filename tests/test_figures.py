@@ -1,0 +1,97 @@
+"""Figures show what the record holds: every point, the right count of series, the record's origin."""
+
+from __future__ import annotations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from test_summaries import counts, trial
+
+from dnabook import figures
+from dnabook.records import Record
+
+matplotlib.use("agg")
+
+
+def transfer_record():
+    config = {
+        "attacks": ["pgd-linf"],
+        "epsilons": [0.1, 0.2],
+        "pairs": [["cnn", "regular"], ["cnn", "decorrelated"]],
+    }
+    trials = []
+    for seed in (0, 1, 2):
+        for arm, both in (("regular", 8), ("decorrelated", 2)):
+            rows = [counts(e, s, both, 10, both, 10) for e in (0.1, 0.2) for s in (1, 2)]
+            accuracy = [0.9, 0.1] if (arm, seed) == ("decorrelated", 2) else [0.9, 0.9]
+            one = trial(seed, arm, accuracy, rows)
+            one["setting"]["architecture"] = "cnn"
+            trials.append(one)
+    return Record("transfer", "smoke", config, trials)
+
+
+def drawn_heights(axis):
+    heights = {round(float(y), 6) for container in axis.containers for y in container[0].get_ydata()}
+    return sorted(height for height in heights if height == height)  # without nan
+
+
+def words(figure):
+    texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return " ".join(texts)
+
+
+def test_transfer_draws_the_mean_rates_of_every_arm_and_counts_collapsed_pairs():
+    figure = figures.transfer(transfer_record())
+    assert drawn_heights(figure.axes[0]) == [0.2, 0.8]
+    assert "decorrelated (1 of 3 pairs collapsed)" in words(figure)
+
+
+def test_every_recorded_figure_states_scale_seeds_device_and_date():
+    figure = figures.transfer(transfer_record())
+    assert figure._supxlabel.get_text() == "smoke scale · 3 seeds · CPU · 2026-01-02"
+
+
+def test_parameter_distance_draws_one_point_for_each_pair_and_epsilon():
+    trials = []
+    for seed, distance in ((0, 100.0), (0, 200.0), (1, 150.0)):
+        one = trial(
+            seed, "x", [0.9, 0.9], [counts(e, s, 1, 2, 1, 2) for e in (0.1, 0.2) for s in (1, 2)], distance
+        )
+        one["values"]["features"] = [
+            {"epsilon": e, "heldout_1_to_2": 0.8, "heldout_2_to_1": 0.6} for e in (0.0, 0.1, 0.2)
+        ]
+        trials.append(one)
+    left, right = figures.parameter_distance(Record("parameter_distance", "smoke", {}, trials)).axes
+    points = [line.get_xydata() for line in left.lines if len(line.get_xdata())]
+    assert sorted({float(p[0][0]) for p in points}) == [100, 150, 200] and len(points) == 6
+    assert {round(float(line.get_ydata()[0]), 6) for line in right.lines if len(line.get_ydata())} == {0.7}
+
+
+def test_arms_differ_in_colour_and_in_marker():
+    for series in (figures.ARMS.values(), [(None, *pair) for pair in figures.SERIES]):
+        _, colours, markers = zip(*series, strict=True)
+        assert len(set(colours)) == len(colours) and len(set(markers)) == len(markers)
+
+
+def test_figures_are_not_left_open():
+    before = plt.get_fignums()
+    figures.lines([1, 2], {"a": [1, 2], "b": [2, 1]}, xlabel="x", ylabel="y")
+    figures.images({"row": torch.rand(3, 1, 4, 4)}, titles=["a", "b", "c"])
+    figures.scatter(torch.rand(5), torch.rand(5), torch.arange(5), xlabel="x", ylabel="y")
+    assert plt.get_fignums() == before
+
+
+def test_images_are_drawn_on_one_scale_with_their_titles():
+    x = torch.tensor([0.0, 0.25, 0.5, 1.0]).reshape(1, 1, 2, 2)
+    axis = figures.images({"row": x}, titles=["seven"]).axes[0]
+    assert axis.get_title() == "seven" and axis.get_ylabel() == "row"
+    assert axis.images[0].get_clim() == (0, 1)
+    assert axis.images[0].get_array().tolist() == x[0, 0].tolist()
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_lines_draws_each_series(log):
+    axis = figures.lines([1, 10], {"a": [1, 2], "b": [3, 4]}, xlabel="x", ylabel="y", log=log).axes[0]
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[1, 2], [3, 4]]
+    assert axis.get_xscale() == ("log" if log else "linear")

@@ -1,0 +1,98 @@
+"""Means over pairs, hand-counted on a record small enough to read."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dnabook import summaries
+from dnabook.measures import MeanInterval
+from dnabook.records import Record
+
+
+def counts(epsilon, source, both, fooled, both_clean, fooled_clean):
+    return {
+        "attack": "pgd-linf", "epsilon": epsilon, "source": source, "target": 3 - source,
+        "both_fooled": both, "source_fooled": fooled,
+        "both_fooled_clean": both_clean, "source_fooled_clean": fooled_clean,
+    }  # fmt: skip
+
+
+def trial(seed, arm, accuracy, transfer, distance=0.0):
+    predictability = [{"source": 1, "heldout": 0.9 - seed / 10}, {"source": 2, "heldout": 0.5}]
+    values = {
+        "accuracy": accuracy,
+        "transfer": transfer,
+        "predictability": predictability,
+        "distance": distance,
+    }
+    provenance = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
+    return {"setting": {"arm": arm}, "seed": seed, "values": values, "provenance": provenance}
+
+
+@pytest.fixture
+def record():
+    return Record(
+        "transfer",
+        "smoke",
+        {},
+        [
+            trial(0, "regular", [0.9, 1.0], [counts(0.1, 1, 5, 10, 2, 4), counts(0.1, 2, 9, 10, 4, 4)]),
+            trial(1, "regular", [0.8, 0.9], [counts(0.1, 1, 1, 10, 1, 4), counts(0.1, 2, 5, 10, 0, 0)]),
+            trial(1, "decorrelated", [0.9, 0.1], [counts(0.1, 1, 10, 10, 0, 0)]),
+        ],
+    )
+
+
+def test_both_directions_weigh_the_same_within_a_pair_and_pairs_among_each_other(record):
+    printed = summaries.transfer(record, conditioned=False, arm="regular", epsilon=0.1)
+    assert printed.mean == pytest.approx(((0.5 + 0.9) / 2 + (0.1 + 0.5) / 2) / 2) and printed.n == 2
+
+
+def test_a_direction_in_which_nothing_fools_the_source_does_not_count(record):
+    conditioned = summaries.transfer(record, arm="regular", epsilon=0.1)
+    assert conditioned.mean == pytest.approx(((2 / 4 + 4 / 4) / 2 + 1 / 4) / 2)
+
+
+def test_one_direction_can_be_asked_for(record):
+    assert summaries.transfer(record, arm="regular", source=2, conditioned=False).mean == pytest.approx(0.7)
+
+
+def test_a_pair_in_which_either_model_stays_below_one_half_has_collapsed(record):
+    assert summaries.collapsed(record, arm="decorrelated") == (1, 1)
+    assert summaries.collapsed(record) == (1, 3)
+    assert [t["setting"]["arm"] for t in summaries.healthy(record).trials] == ["regular", "regular"]
+    assert len(record.trials) == 3
+
+
+def test_accuracy_is_the_mean_of_both_models_over_pairs(record):
+    assert summaries.accuracy(record, arm="regular").mean == pytest.approx(0.9)
+
+
+def test_predictability_averages_one_direction_over_pairs(record):
+    assert summaries.predictability(record, arm="regular", source=1).mean == pytest.approx(0.85)
+
+
+def test_rank_correlation_is_taken_within_each_seed():
+    # Within each seed transfer falls with distance; across seeds it would rise.
+    trials = [
+        trial(seed, "regular", [0.9, 0.9], [counts(0.1, 1, 0, 0, both, 100)], distance)
+        for seed, base in ((0, 10), (1, 60))
+        for both, distance in ((base + 9, base), (base + 5, base + 1), (base, base + 2))
+    ]
+    rho = summaries.rank_correlation(Record("parameter_distance", "smoke", {}, trials), 0.1)
+    assert rho.mean == pytest.approx(-1) and rho.n == 2
+
+
+def test_numbers_are_written_with_their_interval_where_there_is_one():
+    assert summaries.plain(MeanInterval(0.983, 0.0141, 3)) == "0.98 ± 0.01"
+    assert summaries.plain(MeanInterval(0.983, math.nan, 1)) == "0.98"
+    assert summaries.plain(MeanInterval(math.nan, math.nan, 0)) == "no value"
+    assert summaries.percent(MeanInterval(0.454, 0.031, 5)) == "45 ± 3 %"
+    assert summaries.percent(MeanInterval(math.nan, math.nan, 0)) == "no value"
+    assert summaries.percent(0.5) == "50 %"
+
+
+def test_a_table_aligns_its_first_column_left_and_the_others_right():
+    assert summaries.table(["a", "b"], [(1, "x")]) == "| a | b |\n| :-- | --: |\n| 1 | x |"
