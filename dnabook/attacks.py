@@ -148,7 +148,7 @@ def pgd(
     x: Tensor,
     ball: Ball,
     steps: int = 40,
-    step_size: float | None = None,
+    step_size: float | Tensor | None = None,
     random_start: bool = True,
     restarts: int = 1,
     momentum: float = 0.0,
@@ -182,6 +182,8 @@ def pgd(
         raise ValueError("restarts repeat the same search unless random_start is True and start is None")
     if start is not None and start.shape != x.shape:
         raise ValueError(f"start needs x's shape {tuple(x.shape)}, got {tuple(start.shape)}")
+    if step_size is not None:
+        _check_size("step_size", step_size)
     x = x.detach()
     step = 2.5 * ball.size(x) / steps if step_size is None else _per_sample(step_size, x)
     keep_in = _keep_box_first if box_first else _keep_ball_first
@@ -273,7 +275,7 @@ def _largest(ball: Ball) -> float | Tensor:
 
 
 def _check_size(name: str, value: float | Tensor) -> None:
-    value = torch.as_tensor(value)
+    value = value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
     if not (value.isfinite() & (value >= 0)).all():
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
 

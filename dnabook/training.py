@@ -51,7 +51,7 @@ def fit(
     checkpoint     saved after every epoch; a run that was interrupted goes on from the last whole epoch and
                    ends with the weights it would have had.
 
-    Raises ValueError for epochs below 1, FloatingPointError when the loss of an epoch is not finite.
+    Raises ValueError for epochs below 1 or an epoch without batches, FloatingPointError when the loss of an epoch is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
@@ -83,6 +83,8 @@ def fit(
             count += 1
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach()
+        if count == 0:
+            raise ValueError(f"batches gave nothing in epoch {epoch + 1}; pass what can be iterated anew")
         for name, value in sums.items():
             history.setdefault(name, []).append(float(value) / count)
         if not math.isfinite(history["loss"][-1]):

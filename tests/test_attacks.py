@@ -819,3 +819,9 @@ def test_a_negative_or_infinite_ball_is_refused(norm, size):
 def test_epsilons_for_another_number_of_images_are_refused(norm, size, attack):
     with pytest.raises(ValueError, match=r"expected a number or a tensor \(4,\)"):
         attack(bumpy, images(), norm(size))
+
+
+@pytest.mark.parametrize("step_size", [-0.1, float("nan"), float("inf")])
+def test_a_step_that_is_negative_or_not_finite_is_refused(step_size):
+    with pytest.raises(ValueError, match="step_size must be finite"):
+        pgd(lambda x: x.flatten(1).sum(1), torch.zeros(2, 1, 2, 2), Linf(0.1), step_size=step_size)

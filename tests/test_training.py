@@ -301,3 +301,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     state = checkpoint.load()
     assert state["epochs"] == 2 and len(state["history"]["loss"]) == 2
     assert all(value.isfinite().all() for value in state["models"][0].values())
+
+
+@pytest.mark.parametrize(
+    "batches", [[], iter([(torch.zeros(2, 1), torch.zeros(2))])], ids=["empty", "one-shot"]
+)
+def test_an_epoch_without_batches_is_refused_rather_than_repeating_the_last(batches):
+    model = nn.Linear(1, 1)
+    objective = Objective((model,), lambda x, y: {"loss": model(x).square().mean()})
+    with pytest.raises(ValueError, match="gave nothing in epoch"):
+        fit(objective, objective.parameters(), batches, epochs=2)
