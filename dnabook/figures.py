@@ -151,10 +151,15 @@ def transfer(record: Record, *, conditioned: bool = True) -> Figure:
     for axis in grid[-1]:
         axis.set(xlabel="ε", xticks=epsilons)
     for arm, (label, colour, marker) in ARMS.items():
-        broken, of = summaries.collapsed(record, arm=arm)
-        if of:
-            note = f" ({broken} of {of} pairs collapsed)" if broken else ""
-            grid[0, 0].plot([], [], marker=marker, color=colour, label=label + note)
+        lost = {a: summaries.collapsed(record, arm=arm, architecture=a) for a in architectures}
+        notes = [
+            f"{broken} of {of} {ARCHITECTURES[a]} pairs collapsed"
+            for a, (broken, of) in lost.items()
+            if broken
+        ]
+        if any(of for _, of in lost.values()):
+            text = f"{label} ({', '.join(notes)})" if notes else label
+            grid[0, 0].plot([], [], marker=marker, color=colour, label=text)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _signed(figure, record)
 

@@ -51,7 +51,8 @@ def fit(
     checkpoint     saved after every epoch; a run that was interrupted goes on from the last whole epoch and
                    ends with the weights it would have had.
 
-    Raises ValueError for epochs below 1 or an epoch without batches, FloatingPointError when the loss of an epoch is not finite.
+    Raises ValueError for epochs below 1 or an epoch without batches, FloatingPointError when the loss of an
+    epoch is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")

@@ -44,7 +44,7 @@ def words(figure):
 def test_transfer_draws_the_mean_rates_of_every_arm_and_counts_collapsed_pairs():
     figure = figures.transfer(transfer_record())
     assert drawn_heights(figure.axes[0]) == [0.2, 0.8]
-    assert "decorrelated (1 of 3 pairs collapsed)" in words(figure)
+    assert "decorrelated (1 of 3 CNN pairs collapsed)" in words(figure)
 
 
 def test_every_recorded_figure_states_scale_seeds_device_and_date():
