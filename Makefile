@@ -1,13 +1,14 @@
 # make book [SCALE=smoke|laptop|paper]   the book, in _build/html
 # make test                              unit tests, then every chapter as a notebook, at smoke scale
 # make records [SCALE=…]                 only the recorded experiments; resumes where it stopped
+# make bench                             how long the parts take, on an idle machine
 # make pairs                             rewrite book/*.ipynb from book/*.md
 PYTHON ?= python3
 SCALE ?= laptop
 OPTIONS ?=
 BIN := .venv/bin
 
-.PHONY: book test records pairs clean
+.PHONY: book test records pairs bench clean
 
 book: records
 	DNABOOK_SCALE=$(SCALE) TQDM_DISABLE=1 $(BIN)/jupyter-book build . --all $(OPTIONS)
@@ -43,3 +44,6 @@ pairs: .venv/.ok
 
 clean:
 	rm -rf _build .pytest_cache .hypothesis book/results/*-smoke.json
+
+bench: .venv/.ok
+	$(BIN)/python benchmarks/speed.py

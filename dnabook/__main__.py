@@ -67,7 +67,7 @@ def _seeds(text: str | None) -> list[int] | None:
     if match := re.fullmatch(r"(\d+):(\d+)", text):
         seeds = list(range(int(match[1]), int(match[2])))
     elif re.fullmatch(r"\d+(,\d+)+", text):
-        seeds = [int(part) for part in text.split(",")]
+        seeds = sorted({int(part) for part in text.split(",")})
     else:
         seeds = list(range(int(text))) if text.isdecimal() else []
     if not seeds:

@@ -69,7 +69,7 @@ def r_squared(
               shared mean as agreement.
     adjusted  1 − (1 − R²)(N − 1)/(N − r − 1): unrelated features then score 0 on average, not r/(N − 1).
 
-    Returns nan when z2 is constant, and for `adjusted` when N − 1 ≤ r.
+    Returns nan when SS_total is 0 (z2 constant; uncentred, z2 zero), and for `adjusted` when N − 1 ≤ r.
     Raises ValueError on mismatched shapes, on fewer than 4 rows held out, on `heldout` with `adjusted`.
     """
     z1, z2 = regression.matrices(z1, z2)
@@ -118,9 +118,15 @@ def effective_rank(z: Tensor) -> float:
 
 def _gram(z: Tensor) -> Tensor:
     """The smaller of ZᵀZ and ZZᵀ of the centred features, in float64: both have Z's squared spectrum."""
-    z, _ = regression.matrices(z, z)
-    z = z.double() - z.double().mean(0)
+    z = _centred(z)
     return z.T @ z if z.shape[1] <= len(z) else z @ z.T
+
+
+def _centred(z: Tensor) -> Tensor:
+    """Features as (N, M) in float64, less their column means; constant columns become exactly zero."""
+    z, _ = regression.matrices(z, z)
+    varies = z.amax(0) > z.amin(0)
+    return (z.double() - z.double().mean(0)) * varies
 
 
 def live_units(z: Tensor) -> int:
@@ -163,8 +169,7 @@ def first_component(z: Tensor) -> Tensor:
 
     The sign is the one that makes the largest loading positive. Figure 2 plots it for both models.
     """
-    z, _ = regression.matrices(z, z)
-    z = z.double() - z.double().mean(0)
+    z = _centred(z)
     _, vectors = torch.linalg.eigh(z.T @ z)
     direction = vectors[:, -1]
     return z @ (direction * direction[direction.abs().argmax()].sign())
@@ -192,7 +197,7 @@ def cka(z1: Tensor, z2: Tensor) -> float:
     z1, z2 = regression.matrices(z1, z2)
     if len(z1) < 4:
         raise ValueError(f"the unbiased estimator needs at least 4 rows, got {len(z1)}")
-    a, b = (z.double() - z.double().mean(0) for z in (z1, z2))
+    a, b = _centred(z1), _centred(z2)
     own = _hsic(a, a) * _hsic(b, b)
     return (_hsic(a, b) / own.sqrt()).item() if own > 0 else math.nan
 

@@ -396,3 +396,9 @@ def test_feature_rows_measure_natural_images_at_zero_and_attacks_on_model_1_abov
 def test_accuracies_are_those_of_each_model(small_pair, mnist_test):
     expected = [measures.accuracy(model, mnist_test.x, mnist_test.y) for model in small_pair]
     assert pairs.accuracies(small_pair, mnist_test) == expected
+
+
+@pytest.mark.parametrize("name", ["cw-l1", "pgd", "pgd-l1", "PGD-linf"])
+def test_an_unknown_attack_is_refused_by_name(name, mnist_test):
+    with pytest.raises(ValueError, match=f"unknown attack '{name}'; known: fgsm-linf"):
+        pairs.attack(name, 0.1, mnist_test, steps=1, seed=0)

@@ -585,3 +585,11 @@ def test_mean_interval_leaves_nan_out_and_knows_no_width_for_one_trial():
     none = measures.mean_interval([math.nan])
     assert none.n == 0 and math.isnan(none.mean) and math.isnan(none.half_width)
     assert measures.mean_interval([2.0, 2.0]).half_width == 0
+
+
+def test_constant_features_have_no_rank_and_no_alignment_in_either_precision():
+    for dtype in (torch.float32, torch.float64):
+        constant = torch.full((7, 3), 0.1, dtype=dtype)
+        assert measures.rank(constant) == 0
+        assert math.isnan(measures.effective_rank(constant))
+        assert math.isnan(measures.cka(constant, torch.randn(7, 3, dtype=dtype)))

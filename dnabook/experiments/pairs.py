@@ -52,7 +52,7 @@ PAIRS = (
 
 
 def train(how: Training, architecture: str, arm: str, seed: int, context: Context) -> tuple[Pair, dict]:
-    """A trained pair (in eval mode) and its history.
+    """A trained pair (in eval mode) and its history; "correlation" starts in the epoch that λ does.
 
     arm: "regular" has λ = 0; "decorrelated" has λ from the first step, as in the paper;
     "decorrelated_late" has it after `plain_epochs`, when both models have begun to learn.
@@ -95,12 +95,16 @@ def new_pair(architecture: str, seed: int, context: Context) -> Pair:
 
 # --- Attacks across a pair -----------------------------------------------------------------------
 
+ATTACKS = ("fgsm-linf", "fgsm-l2", "pgd-linf", "pgd-l2")
+
 
 def attack(name: str, epsilon: float, images: Images, *, steps: int, seed: int) -> Callable:
     """One of the paper's four attacks at an ε: "fgsm-linf", "fgsm-l2", "pgd-linf" or "pgd-l2".
 
     ℓ2 balls have radius √D·ε. PGD-ℓ∞ steps by 3/255 as in the released code; PGD-ℓ2 by 2.5 radii / steps.
     """
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
     method, norm = name.split("-")
     ball = attacks.Linf(epsilon) if norm == "linf" else attacks.L2(attacks.l2_radius(epsilon, images.x))
     if method == "fgsm":

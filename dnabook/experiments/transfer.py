@@ -11,7 +11,7 @@ from typing import Any
 
 from dnabook import data
 from dnabook.experiments import Context
-from dnabook.experiments.pairs import PAIRS, TRAINING, Training, accuracies, train, transfer_rows
+from dnabook.experiments.pairs import ATTACKS, PAIRS, TRAINING, Training, accuracies, train, transfer_rows
 
 TITLE = "Transfer across regular and decorrelated pairs, four attacks (Fig. 3)"
 
@@ -20,7 +20,7 @@ TITLE = "Transfer across regular and decorrelated pairs, four attacks (Fig. 3)"
 class Config:
     training: Training = field(default_factory=Training)
     pairs: tuple[tuple[str, str], ...] = PAIRS
-    attacks: tuple[str, ...] = ("fgsm-linf", "fgsm-l2", "pgd-linf", "pgd-l2")
+    attacks: tuple[str, ...] = ATTACKS
     epsilons: tuple[float, ...] = (0.05, 0.10, 0.15, 0.20)
     steps: int = 40
     test_images: int = 2000  # the paper does not say how many
