@@ -37,7 +37,7 @@ class Config:
 
 SCALES = {
     "smoke": Config(TRAINING["smoke"], PAIRS[:2], test_images=2000, epsilons=(0.10,), points=50),
-    "laptop": Config(TRAINING["laptop"], epsilons=(0.10,)),
+    "laptop": Config(TRAINING["laptop"], test_images=5000, epsilons=(0.10,)),
     "paper": Config(),
 }
 

@@ -36,7 +36,7 @@ SCALES = {
     ),
     "laptop": Config(
         target_distances=(None, 1000, 2000, 3000), epochs=4, batch_size=200, train_images=20_000,
-        test_images=5000,
+        test_images=2000,
     ),
     "paper": Config(),
 }  # fmt: skip
