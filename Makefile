@@ -8,7 +8,7 @@ SCALE ?= laptop
 OPTIONS ?=
 BIN := .venv/bin
 
-.PHONY: book test records pairs bench clean
+.PHONY: book test records pairs bench finding clean
 
 book: records
 	DNABOOK_SCALE=$(SCALE) TQDM_DISABLE=1 $(BIN)/jupyter-book build . --all $(OPTIONS)
@@ -47,3 +47,8 @@ clean:
 
 bench: .venv/.ok
 	$(BIN)/python benchmarks/speed.py
+
+# The README's figure, from the largest recorded scale.
+finding: .venv/.ok
+	$(BIN)/python -c "from dnabook import figures, records; \
+		figures.transfer(records.best('transfer')).savefig('book/static/finding.png')"
