@@ -94,31 +94,29 @@ def first_components(record: Record, architecture: str = "cnn") -> Figure:
 
 
 def predictability(record: Record) -> Figure:
-    """Held-out R² in both directions for every arm: one faint point a pair, the mean with its interval.
-
-    The dashed ticks are the chance floor r/(N − 1) that in-sample R² would have at the training batch size.
-    """
+    """Held-out R² in both directions for every arm: one faint point a pair, the mean with its interval."""
     architectures = [
         a for a in ARCHITECTURES if any(t["setting"]["architecture"] == a for t in record.trials)
     ]
     figure, (axes,) = _figure(1, len(architectures), (4.7 * len(architectures), 3.4), sharey=True)
     for axis, architecture in zip(axes, architectures, strict=True):
-        for x, (arm, (_, colour, marker)) in enumerate(ARMS.items()):
-            for source, shift, filled in ((1, -0.12, True), (2, 0.12, False)):
+        arms = [arm for arm in ARMS if any(record.rows("predictability", architecture=architecture, arm=arm))]
+        for x, arm in enumerate(arms):
+            _, colour, marker = ARMS[arm]
+            for source, shift, face in ((1, -0.12, colour), (2, 0.12, "white")):
                 where = {"architecture": architecture, "arm": arm, "source": source}
                 points = [row["heldout"] for row in record.rows("predictability", **where)]
-                face = colour if filled else "white"
                 axis.plot([x + shift] * len(points), points, marker, color=colour, mfc=face, alpha=0.45)
                 mean = summaries.predictability(summaries.healthy(record), **where)
-                if mean.n:
-                    axis.errorbar(x + shift, mean.mean, mean.half_width, color=colour, marker=marker,
-                                  mfc=face, markersize=9, capsize=4)  # fmt: skip
-        axis.set(title=ARCHITECTURES[architecture], xticks=range(len(ARMS)), ylim=(-0.3, 1.05))
-        axis.set_xticklabels(label.replace(" late", "\nlate") for label, _, _ in ARMS.values())
+                style = {"color": colour, "marker": marker, "mfc": face, "markersize": 9, "capsize": 4}
+                axis.errorbar(x + shift, mean.mean, mean.half_width, **style)
+        axis.set(title=ARCHITECTURES[architecture], xticks=range(len(arms)), ylim=(-0.3, 1.05))
+        axis.set(xlim=(-0.5, len(arms) - 0.5))
+        axis.set_xticklabels([ARMS[arm][0] for arm in arms])
     axes[0].plot([], [], "o", color="0.3", label="model 1 predicts 2")
     axes[0].plot([], [], "o", color="0.3", mfc="white", label="model 2 predicts 1")
-    axes[0].legend(loc="lower left", frameon=False)
     axes[0].set(ylabel="R², held out")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return _signed(figure, record)
 
 

@@ -106,8 +106,9 @@ def fit(
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed memory for the next step, instead of returning it to the system each time.
 
-    Without it a training step on a processor spends as long on page faults as on arithmetic: a step of two
-    CNNs at batch 1000 took 171 ms without and 91 ms with it on 2 cores. Nothing happens elsewhere.
+    Without it a training step on a processor spends much of its time on page faults: a step of two CNNs at
+    batch 1000 took 105 ms without and 73 ms with it on 2 cores (benchmarks/speed.py). Elsewhere than on
+    Linux with glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

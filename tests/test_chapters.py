@@ -165,3 +165,9 @@ def test_equations_carry_the_papers_numbers():
         path.stem[:2]: set(map(int, re.findall(r"\\tag\{(\d+)\}", path.read_text()))) for path in CHAPTERS
     }
     assert tags["01"] == {1, 2, 3} and tags["02"] == {5} and tags["03"] == {6, 7} and tags["04"] == {8, 9}
+
+
+def test_numbered_equations_are_of_one_line_because_a_tag_may_not_stand_in_a_split_one():
+    for path in CHAPTERS:
+        for block in re.findall(r"\$\$(.*?)\$\$", path.read_text(), flags=re.DOTALL):
+            assert not (r"\tag" in block and r"\\" in block), f"{path.name}: {block}"

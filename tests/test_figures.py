@@ -95,3 +95,13 @@ def test_lines_draws_each_series(log):
     axis = figures.lines([1, 10], {"a": [1, 2], "b": [3, 4]}, xlabel="x", ylabel="y", log=log).axes[0]
     assert [line.get_ydata().tolist() for line in axis.lines] == [[1, 2], [3, 4]]
     assert axis.get_xscale() == ("log" if log else "linear")
+
+
+def test_predictability_draws_each_pair_in_both_directions_and_leaves_collapsed_ones_out_of_the_mean():
+    axis = figures.predictability(transfer_record()).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["regular", "decorrelated"]
+    means = [container[0].get_ydata()[0] for container in axis.containers]
+    # model 1 predicts 2: 0.9, 0.8, 0.7 by seed, and seed 2 of the decorrelated pairs collapsed
+    assert means == pytest.approx([0.8, 0.5, 0.85, 0.5])
+    faint = [line for line in axis.lines if line.get_alpha() == 0.45]
+    assert [len(line.get_ydata()) for line in faint] == [3, 3, 3, 3]
