@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dnabook import summaries
+from dnabook.measures import MeanInterval
 from dnabook.records import Record
 
 ARMS = {  # label, colour, marker
@@ -32,6 +33,7 @@ ATTACKS = {
     "pgd-linf": "PGD, ℓ∞",
     "pgd-l2": "PGD, ℓ2",
 }
+LOWEST = -0.25  # of the axis for held-out R², which has no lower bound
 STYLE = {
     "figure.dpi": 120,
     "figure.facecolor": "white",
@@ -105,12 +107,13 @@ def predictability(record: Record) -> Figure:
             _, colour, marker = ARMS[arm]
             for source, shift, face in ((1, -0.12, colour), (2, 0.12, "white")):
                 where = {"architecture": architecture, "arm": arm, "source": source}
-                points = [row["heldout"] for row in record.rows("predictability", **where)]
+                points = [max(row["heldout"], LOWEST) for row in record.rows("predictability", **where)]
                 axis.plot([x + shift] * len(points), points, marker, color=colour, mfc=face, alpha=0.45)
                 mean = summaries.predictability(summaries.healthy(record), **where)
                 style = {"color": colour, "marker": marker, "mfc": face, "markersize": 9, "capsize": 4}
-                axis.errorbar(x + shift, mean.mean, mean.half_width, **style)
-        axis.set(title=ARCHITECTURES[architecture], xticks=range(len(arms)), ylim=(-0.3, 1.05))
+                if mean.n:
+                    axis.errorbar(x + shift, max(mean.mean, LOWEST), _bar(mean), **style)
+        axis.set(title=ARCHITECTURES[architecture], xticks=range(len(arms)), ylim=(LOWEST - 0.05, 1.05))
         axis.set(xlim=(-0.5, len(arms) - 0.5))
         axis.set_xticklabels([ARMS[arm][0] for arm in arms])
     axes[0].plot([], [], "o", color="0.3", label="model 1 predicts 2")
@@ -124,6 +127,7 @@ def transfer(record: Record, *, conditioned: bool = True) -> Figure:
     """Figure 3: transfer rate against ε for every architecture, attack and arm, mean and interval over pairs.
 
     conditioned: only images that both models classify rightly before the attack; False: as printed.
+    Intervals are shown from three pairs on.
     """
     names = [a for a in ATTACKS if a in record.config["attacks"]]
     architectures = [
@@ -142,7 +146,7 @@ def transfer(record: Record, *, conditioned: bool = True) -> Figure:
                     for epsilon in epsilons
                 ]  # fmt: skip
                 x = np.array(epsilons) + 0.002 * (shift - 1)
-                heights, errors = [m.mean for m in means], [m.half_width for m in means]
+                heights, errors = [m.mean for m in means], [_bar(m) for m in means]
                 axis.errorbar(x, heights, errors, color=colour, marker=marker, capsize=3, lw=1.3)
             axis.set(title=ATTACKS[name] if architecture == architectures[0] else None, ylim=(0, 1.02))
         row[0].set(ylabel=f"{ARCHITECTURES[architecture]}\ntransfer rate")
@@ -218,6 +222,11 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) 
         )
     plt.close(figure)
     return figure, axes
+
+
+def _bar(mean: MeanInterval) -> float:
+    """Half the interval's width, or nothing: a t interval of two pairs is wider than any axis."""
+    return mean.half_width if mean.n > 2 else math.nan
 
 
 def _signed(figure: Figure, record: Record) -> Figure:

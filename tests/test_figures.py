@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from test_summaries import counts, trial
@@ -105,3 +108,19 @@ def test_predictability_draws_each_pair_in_both_directions_and_leaves_collapsed_
     assert means == pytest.approx([0.8, 0.5, 0.85, 0.5])
     faint = [line for line in axis.lines if line.get_alpha() == 0.45]
     assert [len(line.get_ydata()) for line in faint] == [3, 3, 3, 3]
+
+
+def test_values_far_below_zero_stay_in_sight_on_the_lower_edge():
+    record = transfer_record()
+    record.trials[0]["values"]["predictability"][0]["heldout"] = -40.0
+    axis = figures.predictability(record).axes[0]
+    points = [line for line in axis.lines if line.get_alpha()] + [bar[0] for bar in axis.containers]
+    drawn = [y for line in points for y in line.get_ydata()]
+    assert min(drawn) == figures.LOWEST > axis.get_ylim()[0]
+
+
+def test_no_interval_is_drawn_for_fewer_than_three_pairs():
+    record = transfer_record()
+    record.trials = [t for t in record.trials if t["seed"] < 2]
+    for container in figures.transfer(record).axes[0].containers:
+        assert all(math.isnan(y) for bar in container[2] for _, y in np.concatenate(bar.get_segments()))
