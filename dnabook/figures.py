@@ -190,11 +190,13 @@ def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], *, xlabel: 
           log: bool = False) -> Figure:  # fmt: skip
     """One line with its own colour and marker for each named series of numbers over x."""
     figure, ((axis,),) = _figure(1, 1, (5.6, 3.3))
-    for (label, y), (colour, marker) in zip(series.items(), SERIES, strict=False):
-        axis.plot(x, y, color=colour, marker=marker, label=label)
+    for i, ((label, y), (colour, marker)) in enumerate(zip(series.items(), SERIES, strict=False)):
+        axis.plot(x, y, color=colour, marker=marker, markersize=8 - 1.5 * i, label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if log:
         axis.set_xscale("log")
+        axis.set_xticks(x, labels=[f"{value:g}" for value in x], fontsize=8)
+        axis.minorticks_off()
     if len(series) > 1:
         axis.legend(frameon=False)
     return figure
