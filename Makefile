@@ -20,7 +20,7 @@ records: .venv/.ok
 
 test: .venv/.ok
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q
-	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 book
+	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 -o timeout=1200 book
 
 pairs: .venv/.ok
 	$(BIN)/jupytext --quiet --update --to ipynb book/intro.md book/[0-9]*.md
