@@ -38,7 +38,7 @@ def record():
         "smoke",
         {},
         [
-            trial(0, "regular", [0.9, 1.0], [counts(0.1, 1, 5, 10, 2, 4), counts(0.1, 2, 9, 10, 4, 4)]),
+            trial(0, "regular", [0.9, 1.0], [counts(0.1, 1, 5, 10, 1, 4), counts(0.1, 2, 9, 10, 4, 4)]),
             trial(1, "regular", [0.8, 0.9], [counts(0.1, 1, 1, 10, 1, 4), counts(0.1, 2, 5, 10, 0, 0)]),
             trial(1, "decorrelated", [0.9, 0.1], [counts(0.1, 1, 10, 10, 0, 0)]),
         ],
@@ -52,7 +52,7 @@ def test_both_directions_weigh_the_same_within_a_pair_and_pairs_among_each_other
 
 def test_a_direction_in_which_nothing_fools_the_source_does_not_count(record):
     conditioned = summaries.transfer(record, arm="regular", epsilon=0.1)
-    assert conditioned.mean == pytest.approx(((2 / 4 + 4 / 4) / 2 + 1 / 4) / 2)
+    assert conditioned.mean == pytest.approx(((1 / 4 + 4 / 4) / 2 + 1 / 4) / 2)
 
 
 def test_one_direction_can_be_asked_for(record):
