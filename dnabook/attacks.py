@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from dnabook.autoencoders import Reconstructor
 from dnabook.models import evaluating
 
 PerSample = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,)
@@ -132,6 +133,51 @@ def targeted(model: nn.Module, y: Tensor) -> ModelObjective:
     return ModelObjective(model, y, -1)
 
 
+PATH_VARIANTS = ("corrected", "released", "printed")
+
+
+@dataclass(frozen=True, eq=False)
+class PathObjective:
+    """A per-sample loss of all paths of a reconstructor; `paths` describes the variants."""
+
+    model: Reconstructor
+    labels: Tensor
+    variant: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != len(self.labels):
+            raise ValueError(f"the objective holds {len(self.labels)} labels, got {len(x)} images")
+        logits = self.model(x)  # (N, P, 10)
+        labels = self.labels[:, None].expand(logits.shape[:2])
+        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none")  # (N, P)
+        if self.variant == "printed":
+            return losses.square().sum(1)
+        if self.variant == "released":
+            return (losses * losses.detach().mean(0)).sum(1)
+        return losses.amin(1)
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+
+def paths(reconstructor: Reconstructor, y: Tensor, variant: str = "corrected") -> PathObjective:
+    """A loss to raise so that every path of an autoencoder is read wrongly (Eqs. 10 and 11).
+
+    y: the true classes (N,). With one path each variant attacks as Eq. 11 does, by the path's cross-entropy.
+    variant   "printed", Eq. 10: CE1² + CE2², image by image. Raising it pays most on the path that is
+              already wrong, which helps the other one survive.
+              "released": (mean CE1)² + (mean CE2)² over the batch, whose gradient weighs the paths by their
+              mean losses. The only objective here for which an image's attack depends on its batch.
+              "corrected": min(CE1, CE2), the path that still resists: an attack made for a reader who
+              counts an image as saved when either path is right.
+    Raises ValueError on an unknown variant.
+    """
+    if variant not in PATH_VARIANTS:
+        raise ValueError(f"variant is one of {', '.join(PATH_VARIANTS)}; got {variant!r}")
+    return PathObjective(reconstructor, y, variant)
+
+
 # --- Attacks -------------------------------------------------------------------------------------
 
 
@@ -210,17 +256,76 @@ def pgd(
     return best
 
 
-def craft(attack: Callable[[PerSample, Tensor], Tensor], model: nn.Module, x: Tensor, y: Tensor,
-          *, chunk: int = 250) -> Tensor:  # fmt: skip
-    """Untargeted adversarial images for all of x (N, C, H, W), a chunk at a time.
+def craft(
+    attack: Callable[[PerSample, Tensor], Tensor],
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    objective: Callable[[nn.Module, Tensor], PerSample] = untargeted,
+    chunk: int = 250,
+) -> Tensor:
+    """Adversarial images for all of x (N, C, H, W), a chunk at a time.
 
-    attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`. The chunk bounds the
-    memory; on a processor, chunks that fit its cache are also faster than one large batch.
+    attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`.
+    objective: makes the loss of a chunk from the model and the chunk's labels: `untargeted`, `paths`, ….
+    The chunk bounds the memory; on a processor, chunks that fit its cache are also faster than one large
+    batch.
     """
     if len(x) != len(y):
         raise ValueError(f"got {len(x)} images and {len(y)} labels")
     parts = zip(x.split(chunk), y.split(chunk), strict=True)
-    return torch.cat([attack(untargeted(model, part_y), part_x) for part_x, part_y in parts])
+    return torch.cat([attack(objective(model, part_y), part_x) for part_x, part_y in parts])
+
+
+# --- The released ℓ2 attacks ---------------------------------------------------------------------
+
+
+def released_fgsm_l2(
+    objective: PerSample, x: Tensor, radius: float, bounds: tuple[float, float] = (0.0, 1.0)
+) -> Tensor:
+    """The authors' FGSM in ℓ2, kept to measure what it misses: x + r ∇J/‖∇J‖, the norm of the *whole batch*.
+
+    Each image moves by about r/√N instead of r. Arguments and errors as in `fgsm`.
+    """
+    _check_images(x, bounds)
+    _check_size("radius", radius)
+    with evaluating(*getattr(objective, "models", ())):
+        gradient = _gradient(objective, x)
+    return (x + radius * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)).clamp(*bounds)
+
+
+def released_pgd_l2(
+    objective: PerSample,
+    x: Tensor,
+    radius: float,
+    steps: int = 40,
+    step_size: float = 3 / 255,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The authors' PGD in ℓ2, kept to measure what it misses: it ends where its random start put it.
+
+    The start is uniform in ±r a *pixel*, far outside the ball, and the first gradient is taken there; steps
+    follow the raw gradient of the *mean* loss, unnormalised, so they hardly move. Errors as in `pgd`.
+    """
+    _check_images(x, bounds)
+    x, ball = x.detach(), _MeanGradient(radius)
+    noise = x + radius * (2 * _draw(torch.rand, x.shape, x, generator) - 1)
+    with evaluating(*getattr(objective, "models", ())):
+        first = noise + step_size * ball.steepest(_gradient(objective, noise))
+    start = _keep_box_first(x, first, ball, bounds)
+    if steps == 1:
+        return start
+    return pgd(objective, x, ball, steps - 1, step_size, random_start=False, bounds=bounds, start=start,
+               box_first=True)  # fmt: skip
+
+
+class _MeanGradient(L2):
+    """An ℓ2 ball whose step is the gradient of the mean loss, as it comes."""
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient / len(gradient)
 
 
 # --- Details -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,10 @@ MNIST_SHA256 = {
 
 class DataError(RuntimeError):
     """A data file is missing, incomplete or altered. The message says which, and what to do."""
+
+
+class DownloadError(DataError):
+    """A data set is not on this machine and could not be downloaded."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,20 @@ def load(
     return Images(x.to(device), y.to(device), label, split, digest)
 
 
+def load_or_stand_in(
+    name: str, split: str = "train", *, limit: int | None = None, device: torch.device | str | None = None
+) -> Images:
+    """`load`, with "color-mnist" in the place of a "cifar10" that is neither here nor to be downloaded.
+
+    The result's `.name` tells which it is. A damaged CIFAR-10, or a DNABOOK_DATA that leads nowhere, still
+    raises DataError: only a failed download is stood in for.
+    """
+    try:
+        return load(name, split, limit=limit, device=device)
+    except DownloadError:
+        return load("color-mnist", split, limit=limit, device=device)
+
+
 class Batches:
     """Shuffled mini-batches, re-drawn each time it is iterated: one epoch is one `for`.
 
@@ -117,13 +135,22 @@ class Batches:
     the same on every device. A last batch smaller than `batch_size` is dropped.
     `batches.generator` is the whole state: save and restore it to resume.
 
+    augment: applied to every batch as `augment(x, generator)`, for example `crop_and_flip`.
+
     Raises ValueError when `batch_size` is below 1 or exceeds the number of images.
     """
 
-    def __init__(self, images: Images, batch_size: int, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    ) -> None:
         if not 1 <= batch_size <= len(images):
             raise ValueError(f"batch_size must be in 1..{len(images)}, got {batch_size}")
-        self.images, self.batch_size = images, batch_size
+        self.images, self.batch_size, self.augment = images, batch_size, augment
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -133,7 +160,26 @@ class Batches:
         images = self.images
         order = torch.randperm(len(images), generator=self.generator, device="cpu").to(images.y.device)
         for index in order[: len(self) * self.batch_size].split(self.batch_size):
-            yield images.x[index], images.y[index]
+            x = images.x[index]
+            yield x if self.augment is None else self.augment(x, self.generator), images.y[index]
+
+
+def crop_and_flip(x: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+    """CIFAR-10's usual augmentation: images (N, C, H, W) shifted by up to `padding` pixels, half mirrored.
+
+    What a shift uncovers is black. All images move in one gather on their device, without a loop.
+    """
+    n, _, height, width = x.shape
+    dy, dx = (torch.randint(-padding, padding + 1, (n, 2), generator=generator, device="cpu")).unbind(1)
+    mirrored = torch.rand(n, generator=generator, device="cpu") < 0.5
+    rows = torch.arange(height, device="cpu") + dy[:, None]  # (N, H): where each row comes from
+    columns = torch.arange(width, device="cpu").expand(n, -1)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns) + dx[:, None]  # (N, W)
+    inside_h, inside_w = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+    rows, columns = rows.clamp(0, height - 1).to(x.device), columns.clamp(0, width - 1).to(x.device)
+    inside = (inside_h[:, :, None] & inside_w[:, None, :]).to(x.device)
+    moved = x[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2) * inside[:, None]
 
 
 # --- MNIST ---------------------------------------------------------------------------------------
@@ -203,7 +249,8 @@ def _cifar10_torchvision(root: Path, split: str, *, download: bool):
     try:  # torchvision compares the MD5 of every file, before and after unpacking
         data = CIFAR10(root, train=split == "train", download=download)
     except Exception as error:
-        raise DataError(f"CIFAR-10 in {root} is missing or damaged ({error}); {_CIFAR10_HELP}") from error
+        kind = DownloadError if download else DataError
+        raise kind(f"CIFAR-10 in {root} is missing or damaged ({error}); {_CIFAR10_HELP}") from error
     return np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)), np.array(data.targets), "cifar10"
 
 

@@ -1,4 +1,4 @@
-"""The correlation loss (Algorithm 1, Eq. 9) and the training objectives built from it (Eqs. 5 and 8).
+"""The correlation loss (Algorithm 1, Eq. 9) and the training objectives built from it (Eqs. 4, 5 and 8).
 
 An objective maps a batch to named scalar terms; "loss" is the one that `training.fit` minimises, the
 others are logged. `objective.models` are the modules it trains. Chapters 2 and 4 walk through this file.
@@ -6,16 +6,23 @@ others are logged. `objective.models` are the modules it trains. Chapters 2 and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dnabook import measures, regression
+from dnabook.autoencoders import NeckedAutoencoder
+from dnabook.models import evaluating
 
 Terms = dict[str, Tensor]
+
+
+VARIANTS = ("corrected", "released", "printed")
 
 
 def correlation_loss(
@@ -24,31 +31,43 @@ def correlation_loss(
     *,
     epsilon: float = 1e-3,
     eta: float = 5e-4,
-    variant: str = "released",
+    variant: str = "corrected",
 ) -> Tensor:
-    """log(SS_total + ε) − log(SS_res + ε): how well z1 predicts z2 linearly, as a loss (Eq. 9, Algorithm 1).
+    """log(SS_total + ε) − log(SS_res + ε): how well features predict each other linearly, as a loss (Eq. 9).
 
     z1: (N, M1) or (N, C, H, W);  z2: likewise with the same N ≥ 2.  Returns a scalar with gradients to both.
     SS_res is what the least-squares map of [z1, 1] leaves of z2; up to ε the loss is −log(1 − R²), so it is
     0 when z1 says nothing linear about z2 and grows without bound as the prediction becomes exact.
 
-    epsilon   the stability constant, absolute, as in the paper.
+    epsilon   the stability constant of the logarithms.
     eta       a column of z1 is dropped when its diagonal entry of R in z1 = QR is below eta × the largest.
-    variant   "released": SS_total about the column means, sums of squares, as in the authors' code, except
-              that the largest diagonal entry is the largest in magnitude (theirs is the largest signed).
+    variant   "corrected": the mean of both directions, every unit first divided by its standard deviation, a
+              dead unit counted as explained, ε relative to SS_total: constant features, one inflated unit or
+              the unwatched direction gain nothing.
+              "released": from z1 to z2 only, SS_total about the column means, ε absolute, as in the authors'
+              code, except that the largest diagonal entry is the largest in magnitude (theirs: signed).
               "printed": Algorithm 1 as nearly as it runs: SS_total about zero and ‖·‖₂ read as the
               spectral norm of a matrix; its (I − (Z'Z)⁻¹Z') has shapes that cannot be subtracted, so the
               projection is the least-squares one.
 
-    N ≤ M1 lets z1 fit z2 exactly: SS_res is then 0 and the loss is near its ceiling log(SS_total/ε + 1).
-    Constant, dead or duplicated columns are dropped; a constant z2 gives 0. Never nan on finite input.
+    N ≤ M1 lets z1 fit z2 exactly: SS_res is then 0 and the loss is near its ceiling, log(SS_total/ε + 1), or
+    log(1/ε + 1) when corrected. Constant, dead or duplicated columns of z1 are dropped. A constant z2 gives
+    0, but the ceiling when corrected, where a dead unit counts as explained. Never nan on finite input.
     The gradient holds the regression weights fixed, which is exact because they are optimal; second
     derivatives are therefore not those of the loss.
     Raises ValueError on mismatched shapes or an unknown variant.
     """
     z1, z2 = regression.matrices(z1, z2)
-    if variant not in ("released", "printed"):
-        raise ValueError(f'variant is "released" or "printed", got {variant!r}')
+    _check_variant(variant)
+    with torch.autocast(z1.device.type, enabled=False):  # sums of squares need float32
+        return _correlation_loss(_at_least_float32(z1), _at_least_float32(z2), epsilon, eta, variant)
+
+
+def _correlation_loss(z1: Tensor, z2: Tensor, epsilon: float, eta: float, variant: str) -> Tensor:
+    if variant == "corrected":
+        z1, z2 = _standardised(z1), _standardised(z2)
+        both = [_shares(a, b, eta, epsilon) for a, b in ((z1, z2), (z2, z1))]
+        return torch.stack(both).mean()
     weight = regression.fit(z1, z2, eta=eta).weight  # W of Eq. 6, (M1, M2); no gradient flows through it
     z1_centred, z2_centred = z1 - z1.mean(0), z2 - z2.mean(0)  # centring is regressing on the ones column
     residual = z2_centred - z1_centred @ weight  # (N, M2)
@@ -57,6 +76,33 @@ def correlation_loss(
     else:
         ss_res, ss_total = (torch.linalg.matrix_norm(z, 2).square() for z in (residual, z2))
     return torch.log(ss_total + epsilon) - torch.log(ss_res + epsilon)
+
+
+def _at_least_float32(z: Tensor) -> Tensor:
+    return z.float() if z.dtype.itemsize < 4 else z
+
+
+FLOOR = 1e-2  # of the mean variance: a unit below it is not blown up to full size
+
+
+def _standardised(z: Tensor) -> Tensor:
+    """Every unit centred and divided by its standard deviation over the batch; a dead unit stays 0."""
+    centred = z - z.mean(0)
+    variance = centred.square().mean(0)  # (M,)
+    floor = (FLOOR * variance.mean()).clamp_min(torch.finfo(z.dtype).tiny)
+    return centred * torch.rsqrt(variance + floor)
+
+
+def _shares(z1: Tensor, z2: Tensor, eta: float, epsilon: float) -> Tensor:
+    """log(1 + ε) − log(1 − R² + ε) of standardised features, z1 predicting z2, R² a mean over units."""
+    residual = z2 - z1 @ regression.fit(z1, z2, eta=eta).weight
+    unexplained = residual.square().mean()  # of a variance of one a unit: what is dead counts as explained
+    return math.log1p(epsilon) - torch.log(unexplained + epsilon)
+
+
+def _check_variant(variant: str) -> None:
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is one of {', '.join(VARIANTS)}; got {variant!r}")
 
 
 # --- Objectives ----------------------------------------------------------------------------------
@@ -109,29 +155,80 @@ def decorrelation(
     model2: nn.Module,
     *,
     correlation_weight: float = 0.05,
-    variant: str = "released",
+    variant: str = "corrected",
 ) -> Objective:
-    """Eq. 8: cross-entropies of a pair plus λ L_R of their features, L_R from model 1 to model 2.
+    """Eq. 8: cross-entropies of a pair plus λ L_R of their features.
 
     correlation_weight: λ. At 0 the correlation loss is neither computed nor logged.
-    variant   "printed": CE1 + CE2 + λ L_R, with Algorithm 1 as printed.
+    variant   "corrected": CE1 + CE2 + λ L_R, with the corrected correlation loss.
               "released": √(CE1² + CE2²) + λ L_R, as in the authors' code: at equal cross-entropies it weighs
-              them by 0.71, so the same λ counts for more.
+              them by 0.71, so the same λ counts for more. L_R looks from model 1 to model 2.
+              "printed": CE1 + CE2 + λ L_R, with Algorithm 1 as printed.
     """
-    if variant not in ("released", "printed"):
-        raise ValueError(f'variant is "released" or "printed", got {variant!r}')
+    _check_variant(variant)
 
     def terms(x: Tensor, y: Tensor) -> Terms:
         z1, z2 = model1.features(x), model2.features(x)
         each = [cross_entropy(model1.head(z1), y), cross_entropy(model2.head(z2), y)]
         pair = torch.stack(each)
-        loss = pair.sum() if variant == "printed" else torch.linalg.vector_norm(pair)
+        loss = torch.linalg.vector_norm(pair) if variant == "released" else pair.sum()
         if not correlation_weight:
             return _named(loss, each)
         correlation = correlation_loss(z1, z2, variant=variant)
         return _named(loss + correlation_weight * correlation, each, correlation=correlation)
 
     return Objective((model1, model2), terms)
+
+
+def reconstruction(
+    autoencoder: NeckedAutoencoder, *, correlation_weight: float = 0.05, variant: str = "corrected"
+) -> Objective:
+    """Eq. 4: the paths' mean squared errors and λ L_R of their codes; with one neck the plain MSE.
+
+    correlation_weight: λ. At 0, and with one neck, the correlation loss is neither computed nor logged.
+    Errors are in the units that the autoencoder works in, [−1, 1] for CIFAR-10, so λ weighs as in the paper.
+    With more than two necks L_R is the mean over all pairs.
+    variant   "corrected" and "released": √(MSE1² + MSE2²) + λ L_R, each with its own correlation loss.
+              "printed": MSE1² + MSE2² + λ L_R: at the errors reached, about 0.02, the squares all but vanish
+              beside λ L_R, so this is another optimum.
+    """
+    _check_variant(variant)
+
+    def terms(x: Tensor, y: Tensor) -> Terms:
+        codes = autoencoder.encode(x)
+        each = [(autoencoder.span * (image - x)).square().mean() for image in autoencoder.decode(codes)]
+        named = {f"mse_{i}": mse for i, mse in enumerate(each, 1)}
+        errors = torch.stack(each)
+        loss = errors.square().sum() if variant == "printed" else torch.linalg.vector_norm(errors)
+        if len(each) == 1:
+            return {"loss": each[0], **named}
+        if not correlation_weight:
+            return {"loss": loss, **named}
+        pairs = [correlation_loss(a, b, variant=variant) for a, b in combinations(codes, 2)]
+        correlation = torch.stack(pairs).mean()
+        return {"loss": loss + correlation_weight * correlation, **named, "correlation": correlation}
+
+    return Objective((autoencoder,), terms)
+
+
+def reading(classifier: nn.Module, autoencoder: NeckedAutoencoder | None = None) -> Objective:
+    """Cross-entropy of a classifier on an autoencoder's reconstructions; without one, on the images.
+
+    Only the classifier is trained. Each image of a batch goes through one path, every path reading its share,
+    so the classifier sees as many images and makes as many updates whatever the number of paths. (The
+    released code gives a DNA's classifier two updates a batch and the plain autoencoder's one.)
+    """
+
+    def terms(x: Tensor, y: Tensor) -> Terms:
+        if autoencoder is None:
+            return {"loss": cross_entropy(classifier(x), y)}
+        paths = range(autoencoder.necks)
+        with torch.no_grad(), evaluating(autoencoder):
+            images = torch.cat([autoencoder(x[path :: len(paths)])[path] for path in paths])
+        labels = torch.cat([y[path :: len(paths)] for path in paths])
+        return {"loss": cross_entropy(classifier(images), labels)}
+
+    return Objective((classifier,), terms)
 
 
 def _named(loss: Tensor, cross_entropies: list[Tensor], **others: Tensor) -> Terms:

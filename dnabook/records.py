@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
 import dnabook
@@ -33,6 +34,10 @@ from dnabook import data
 from dnabook.experiments import NAMES, Context
 
 SCALES = ("smoke", "laptop", "paper")
+TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
+    "data", "models", "autoencoders", "regression", "measures", "losses", "training", "experiments/pairs",
+    "experiments/reconstruction",
+)  # fmt: skip
 SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
 
 
@@ -230,7 +235,11 @@ def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
         checkpoints.append(Checkpoint(_checkpoint_path({**key, "seed": seed, "device": device.type})))
         return checkpoints[-1]
 
-    context = Context(device=device, progress=progress, checkpoint=checkpoint)
+    def keep(**models: torch.nn.Module) -> None:
+        if seed == 0:
+            _save_weights(name, scale, models)
+
+    context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
@@ -314,6 +323,47 @@ def commit() -> str:
     return run.stdout.strip() or "unknown"
 
 
+# --- Weights -------------------------------------------------------------------------------------
+
+
+def weights_path(name: str, scale: str) -> Path:
+    """The file of a record's kept weights, beside the record, whether it exists or not."""
+    return path(name, scale).with_suffix(".safetensors")
+
+
+def weights(record: Record) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights of the models that an experiment kept of its first seed: state dicts by the models' names.
+
+    Models above a million parameters are stored in half precision; all come back as float32 on the CPU.
+    Raises RecordError when there are none.
+    """
+    file = weights_path(record.name, record.scale)
+    if not file.exists():
+        raise RecordError(
+            f"{file} is missing; delete the trials of seed 0 from {path(record.name, record.scale).name} "
+            f"and run: dnabook run {record.name} --scale {record.scale}"
+        )
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(file).items():
+        model, _, parameter = key.partition("/")
+        found.setdefault(model, {})[parameter] = value.float() if value.dtype == torch.float16 else value
+    return found
+
+
+def _save_weights(name: str, scale: str, models: dict[str, torch.nn.Module]) -> None:
+    """Put models into the record's file of weights, beside those that other trials put there."""
+    file = weights_path(name, scale)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_path(f"locks/{file.name}.lock")):
+        tensors = load_file(file) if file.exists() else {}
+        for label, model in models.items():
+            half = sum(p.numel() for p in model.parameters()) > 1_000_000
+            for key, value in model.state_dict().items():
+                value = value.half() if half and value.dtype == torch.float32 else value
+                tensors[f"{label}/{key}"] = value.cpu().contiguous()
+        _write(file, save(tensors))
+
+
 # --- Checkpoints ---------------------------------------------------------------------------------
 
 
@@ -354,7 +404,7 @@ def cache_path(name: str) -> Path:
 def _checkpoint_path(key: dict[str, Any]) -> Path:
     """One file for each training run: named by its settings and by the code that trains."""
     source = hashlib.sha256()
-    for module in ("data", "models", "regression", "measures", "losses", "training", "experiments/pairs"):
+    for module in TRAINING_CODE:
         source.update((Path(__file__).parent / f"{module}.py").read_bytes())
     name = json.dumps(key, sort_keys=True, default=str) + source.hexdigest() + torch.__version__
     return data.cache_folder() / "checkpoints" / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.pt"

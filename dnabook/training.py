@@ -39,6 +39,8 @@ def fit(
     *,
     epochs: int,
     learning_rate: float = 5e-3,
+    schedule: str = "constant",
+    bfloat16: bool = False,
     progress: Callable[..., Iterable] = quiet,
     checkpoint: Checkpoint | None = None,
 ) -> History:
@@ -47,19 +49,30 @@ def fit(
     objective      (x, y) -> terms with a scalar "loss"; its `.models` train and are left in eval mode.
     parameters     what Adam updates; usually `objective.parameters()`.
     batches        iterated once an epoch, usually `data.Batches`; its `.generator` fixes the order.
+    schedule       "constant", or "one_cycle": the rate rises to learning_rate over the first third of all
+                   steps and falls to nearly 0 by the last; needs `len(batches)`.
+    bfloat16       runs convolutions and matrix products in bfloat16 (autocast); parameters, sums and the
+                   correlation loss stay in float32. Worth it where `has_bfloat16(device)`.
     progress       `progress(iterable, description)`, for example `tqdm`-like; quiet by default.
     checkpoint     saved after every epoch; a run that was interrupted goes on from the last whole epoch and
                    ends with the weights it would have had.
 
-    Raises ValueError for epochs below 1 or an epoch without batches, FloatingPointError when the loss of an
-    epoch is not finite.
+    Raises ValueError for epochs below 1, an unknown schedule or an epoch without batches, FloatingPointError
+    when the loss of an epoch is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if schedule not in ("constant", "one_cycle"):
+        raise ValueError(f'schedule is "constant" or "one_cycle", got {schedule!r}')
     keep_freed_memory()
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
+    scheduler = None
+    if schedule == "one_cycle":
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, learning_rate, epochs=epochs, steps_per_epoch=len(batches), cycle_momentum=False
+        )
     generator = getattr(batches, "generator", None)
     history: History = {}
     done = 0
@@ -68,6 +81,8 @@ def fit(
         for model, weights in zip(objective.models, state["models"], strict=True):
             model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
+        if scheduler is not None:
+            scheduler.load_state_dict(state["scheduler"])
         if generator is not None:
             generator.set_state(state["generator"])
         history, done = state["history"], state["epochs"]
@@ -77,10 +92,13 @@ def fit(
     for epoch in progress(range(done, epochs), "training"):
         sums, count = {}, 0
         for x, y in batches:
-            terms = objective(x, y)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+                terms = objective(x, y)
             optimizer.zero_grad()
             terms["loss"].backward()
             optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
             count += 1
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach()
@@ -94,6 +112,7 @@ def fit(
             checkpoint.save({
                 "models": [model.state_dict() for model in objective.models],
                 "optimizer": optimizer.state_dict(),
+                "scheduler": None if scheduler is None else scheduler.state_dict(),
                 "generator": None if generator is None else generator.get_state(),
                 "history": history,
                 "epochs": epoch + 1,
@@ -101,6 +120,14 @@ def fit(
     for model in objective.models:
         model.eval()
     return history
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively, so that `fit(…, bfloat16=True)` is faster."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capable = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in capable)
 
 
 def keep_freed_memory() -> None:

@@ -13,8 +13,8 @@ PACKAGE = Path(dnabook.__file__).parent
 
 # Each module may import only those above it. "" is `dnabook` itself, which gathers the library for users.
 ORDER = (
-    "_version", "data", "models", "regression", "measures", "losses", "attacks", "training", "",
-    "experiments", "experiments.pairs", "experiments.*",
+    "_version", "data", "models", "autoencoders", "regression", "measures", "losses", "attacks", "training",
+    "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction", "experiments.*",
     "records", "summaries", "figures", "widgets", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

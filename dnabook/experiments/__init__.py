@@ -14,15 +14,20 @@ import torch
 
 from dnabook.training import Checkpoint, quiet
 
-NAMES = ("parameter_distance", "feature_correlation", "transfer")
+NAMES = (
+    "parameter_distance", "feature_correlation", "transfer", "dverge", "autoencoder_mnist",
+    "autoencoder_cifar", "shared_layers", "variants",
+)  # fmt: skip
 
 
 class Context(NamedTuple):
-    """Where a trial runs, how it shows progress, and where a training run keeps its state.
+    """Where a trial runs, how it shows progress, where a training run keeps its state, what is kept of it.
 
     checkpoint(**settings) gives the place for a training run with these settings, or None.
+    keep(**models) hands over trained models whose weights the chapters' live cells load.
     """
 
     device: torch.device
     progress: Callable[..., Iterable] = quiet
     checkpoint: Callable[..., Checkpoint | None] = lambda **settings: None
+    keep: Callable[..., None] = lambda **models: None

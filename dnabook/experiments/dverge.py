@@ -1,0 +1,123 @@
+"""Figure 4: does DVERGE get further from a decorrelated pair than from a regular one? (chapter 5)
+
+Pairs trained as for Figure 3 go through ten epochs of DVERGE; after each, PGD-ℓ∞ transfer and natural
+accuracy. The control spends the same number of forward and backward passes on plain training instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dnabook import data, losses, training
+from dnabook import dverge as method
+from dnabook.dverge import PRESETS, Preset
+from dnabook.experiments import Context
+from dnabook.experiments.pairs import TRAINING, Pair, Training, accuracies, train, transfer_rows
+
+TITLE = "DVERGE from regular and from decorrelated pairs (Fig. 4)"
+
+
+@dataclass(frozen=True)
+class Config:
+    training: Training = field(default_factory=Training)
+    arms: tuple[tuple[str, str], ...] = (
+        ("regular", "paper"), ("decorrelated", "paper"), ("decorrelated_late", "paper"),
+        ("regular", "official"), ("regular", "plain"),
+    )  # fmt: skip
+    epochs: int = 10
+    batch_size: int = 1000
+    learning_rate: float = 5e-3
+    train_images: int = 60_000
+    distil_steps: int | None = None  # instead of the preset's, the step growing in proportion
+    epsilons: tuple[float, ...] = (0.05, 0.10, 0.15)
+    steps: int = 40
+    test_images: int = 2000
+
+
+SCALES = {
+    "smoke": Config(
+        TRAINING["smoke"], (("regular", "paper"), ("regular", "official"), ("regular", "plain")),
+        epochs=2, batch_size=250, train_images=500, distil_steps=2, epsilons=(0.10,), steps=5,
+        test_images=250,
+    ),
+    "laptop": Config(
+        TRAINING["laptop"], batch_size=250, train_images=6000, distil_steps=10, steps=20, test_images=500
+    ),
+    "paper": Config(),
+}  # fmt: skip
+
+
+def settings(config: Config) -> list[dict[str, Any]]:
+    """One trial for each initial pair and way of going on: a DVERGE preset, or "plain" training."""
+    return [{"arm": arm, "preset": preset} for arm, preset in config.arms]
+
+
+def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
+    """Train a pair of CNNs, go on with DVERGE or plainly, and attack it after every epoch.
+
+    Values: "epochs", one entry for each epoch from 0 on with "accuracy" of both models on all test images and
+    its rows in "transfer" (as `pairs.transfer_rows`, with "epoch"); "accuracy" at the end; "history".
+    """
+    pair, history = train(config.training, "cnn", setting["arm"], seed, context)
+    test = data.load("mnist", "test", device=context.device)
+    attacked = test[: config.test_images]
+    epochs, rows = [], []
+
+    def measure(epoch: int) -> None:
+        epochs.append({"epoch": epoch, "accuracy": accuracies(pair, test)})
+        found = transfer_rows(pair, attacked, ("pgd-linf",), config.epsilons, steps=config.steps, seed=seed,
+                              context=context)  # fmt: skip
+        rows.extend({"epoch": epoch, **row} for row in found)
+
+    measure(0)
+    going_on = _plain if setting["preset"] == "plain" else _dverge
+    for epoch, terms in enumerate(going_on(config, setting["preset"], pair, seed, context), 1):
+        measure(epoch)
+        epochs[-1].update({name: round(value, 5) for name, value in terms.items()})
+    return {
+        "data": test.digest, "accuracy": epochs[-1]["accuracy"], "history": history, "epochs": epochs,
+        "transfer": rows,
+    }  # fmt: skip
+
+
+def preset_of(config: Config, name: str) -> Preset:
+    """The preset as this configuration runs it: fewer steps are longer ones, so they reach as far."""
+    preset = PRESETS[name]
+    if config.distil_steps is None:
+        return preset
+    scale = preset.steps / config.distil_steps
+    return Preset(**{**vars(preset), "steps": config.distil_steps, "step_size": preset.step_size * scale})
+
+
+def _dverge(config: Config, name: str, pair: Pair, seed: int, context: Context) -> Iterator[dict]:
+    images = data.load("mnist", limit=config.train_images, device=context.device)
+    epochs = method.train(
+        pair,
+        lambda turn: data.Batches(images, config.batch_size, seed=1000 * turn + seed),
+        epochs=config.epochs,
+        preset=preset_of(config, name),
+        learning_rate=config.learning_rate,
+        seed=seed,
+    )
+    yield from _counted(epochs, config.epochs, context)
+
+
+def _plain(config: Config, name: str, pair: Pair, seed: int, context: Context) -> Iterator[dict]:
+    """As many passes as the paper's preset makes: an epoch of DVERGE costs steps + 1 plain ones."""
+    images = data.load("mnist", limit=config.train_images, device=context.device)
+    batches = data.Batches(images, config.batch_size, seed=seed)
+    objective, memory = losses.classification(*pair), method.Memory()
+    each = preset_of(config, "paper").steps + 1
+    for epoch in context.progress(range(1, config.epochs + 1), "plain training"):
+        history = training.fit(
+            objective, objective.parameters(), batches, epochs=epoch * each,
+            learning_rate=config.learning_rate, checkpoint=memory,
+        )  # fmt: skip
+        yield {"loss_1": history["loss"][-1]}
+
+
+def _counted(epochs: Iterator[dict], total: int, context: Context) -> Iterator[dict]:
+    for _ in context.progress(range(total), "DVERGE"):
+        yield next(epochs)
