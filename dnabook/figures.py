@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
 from torch import Tensor
 
 from dnabook import summaries
@@ -164,6 +166,140 @@ def transfer(record: Record, *, conditioned: bool = True) -> Figure:
             grid[0, 0].plot([], [], marker=marker, color=colour, label=text)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _signed(figure, record)
+
+
+STARTS = {  # of Figure 4: the initial pair and how it goes on
+    ("regular", "paper"): "regular,\nthen DVERGE",
+    ("decorrelated", "paper"): "decorrelated,\nthen DVERGE",
+    ("decorrelated_late", "paper"): "decorrelated late,\nthen DVERGE",
+    ("regular", "official"): "regular, then\nofficial DVERGE",
+    ("regular", "plain"): "regular, then\nplain training",
+}
+
+
+def dverge(record: Record, *, conditioned: bool = False) -> Figure:
+    """Figure 4: PGD-ℓ∞ transfer (above) and natural accuracy (below) after every epoch, for every start.
+
+    conditioned: only images that both models classify rightly before the attack; False: as printed, which is
+    what the paper plots. Mean and interval over pairs that had not collapsed before DVERGE.
+    """
+    kept = summaries.healthy(record)
+    starts = [start for start in STARTS if list(start) in [list(arm) for arm in record.config["arms"]]]
+    figure, (above, below) = _figure(2, len(starts), (2.15 * len(starts), 4.6), sharex=True, sharey="row")
+    epochs = range(record.config["epochs"] + 1)
+    for start, top, bottom in zip(starts, above, below, strict=True):
+        where = dict(zip(("arm", "preset"), start, strict=True))
+        for epsilon, (colour, marker) in zip(record.config["epsilons"], SERIES, strict=False):
+            means = [
+                summaries.transfer(kept, conditioned=conditioned, epoch=epoch, epsilon=epsilon, **where)
+                for epoch in epochs
+            ]
+            label = f"ε = {epsilon:.2f}" if start == starts[0] else None
+            style = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, "lw": 1.2}
+            top.errorbar(epochs, [m.mean for m in means], [_bar(m) for m in means], label=label, **style)
+        means = [summaries.over(_natural(kept, epoch, where)) for epoch in epochs]
+        style = {"color": "0.35", "marker": "P", "markersize": 4, "capsize": 2, "lw": 1.2}
+        bottom.errorbar(epochs, [m.mean for m in means], [_bar(m) for m in means], **style)
+        lost, of = summaries.collapsed(record, **where)
+        note = f"\n{lost} of {of} collapsed" if lost else "\n"
+        top.set_title(STARTS[start] + note, fontsize=9)
+        top.set(ylim=(0, 1.02))
+        bottom.set(xlabel="epoch", ylim=(0, 1.02))
+    above[0].set(ylabel="transfer rate" + (", conditioned" if conditioned else ""))
+    below[0].set(ylabel="natural accuracy")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return _signed(figure, record)
+
+
+def _natural(record: Record, epoch: int, where: dict[str, str]) -> dict[int, float]:
+    rows = record.rows("epochs", epoch=epoch, **where)
+    return {row["seed"]: summaries.mean(row["accuracy"]) for row in rows}
+
+
+class Curve(NamedTuple):
+    """One line of `reconstruction`: an arm, the rule that reads it, and the objective that attacks it."""
+
+    label: str
+    arm: str
+    rule: str = "either"
+    objective: str = "printed"
+
+
+FIGURE_6 = (
+    Curve("DNA, either path", "dna"),
+    Curve("DNA, mean of paths", "dna", "mean_path"),
+    Curve("autoencoder", "autoencoder"),
+)
+
+
+def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure:
+    """Figures 6, 8 and 10: share of images read rightly against ε, one panel an attack, clean at ε = 0.
+
+    Mean over seeds and, from three on, its interval.
+    """
+    attacks = record.config["attacks"]
+    photographs = "epsilons_255" in record.config
+    steps = record.config["epsilons_255" if photographs else "epsilons"]
+    figure, (axes,) = _figure(1, len(attacks), (4.4 * len(attacks), 3.7), sharey=True)
+    for axis, attack in zip(axes, attacks, strict=True):
+        for i, (curve, (colour, marker)) in enumerate(zip(curves, SERIES, strict=False)):
+            where = curve._asdict()
+            label = where.pop("label")
+            points = [summaries.reconstruction(record, **where)]
+            for step in steps:
+                epsilon = step / 255 if photographs else step
+                points.append(summaries.reconstruction(record, attack=attack, epsilon=epsilon, **where))
+            shift = (i - len(curves) / 2) * 0.008 * steps[-1]
+            x = np.array([0.0, *steps]) + shift
+            heights, errors = [p.mean for p in points], [_bar(p) for p in points]
+            name = label if axis is axes[0] else None
+            axis.errorbar(x, heights, errors, color=colour, marker=marker, capsize=3, lw=1.3, label=name)
+        axis.set(title=attack.upper(), xticks=[0, *steps], ylim=(0, 1.02))
+        axis.set(xlabel="ε, in 255ths" if photographs else "ε")
+    axes[0].set(ylabel="images read rightly")
+    figure.legend(loc="outside upper center", ncols=2 if len(curves) > 3 else 3, frameon=False)
+    return _signed(figure, record)
+
+
+# --- Figure 5 ------------------------------------------------------------------------------------
+
+
+def dual_neck() -> Figure:
+    """Figure 5: one encoder and one decoder around two necks, and where the correlation loss looks."""
+    figure, ((axis,),) = _figure(1, 1, (8.6, 3.0))
+    axis.set(xlim=(0, 16.4), ylim=(0, 6), aspect="equal")
+    axis.axis("off")
+    shared, first, second = "#56B4E9", SERIES[0][0], SERIES[1][0]
+    _trapezoid(axis, 1.7, 3.9, (2.2, 1.4), 3.0, shared, "encoder\n(shared)")
+    _trapezoid(axis, 12.2, 14.4, (1.4, 2.2), 3.0, shared, "decoder\n(shared)")
+    for y, colour, number in ((4.4, first, 1), (1.6, second, 2)):
+        _trapezoid(axis, 5.3, 7.3, (1.0, 0.35), y, colour, "")
+        _trapezoid(axis, 8.8, 10.8, (0.35, 1.0), y, colour, "")
+        axis.text(8.05, y, f"$Z_{number}$", ha="center", va="center", fontsize=13, color=colour)
+        axis.text(6.3, y + 1.15, f"neck {number}", ha="center", fontsize=9, color=colour)
+        for start, end in (((3.95, 3.0), (5.25, y)), ((10.85, y), (12.15, 3.0))):
+            _arrow(axis, start, end, colour)
+        out = 3.0 + (0.8 if number == 1 else -0.8)
+        _arrow(axis, (14.45, out), (15.2, out), colour)
+        axis.text(15.3, out, f"$F(x)_{number}$", va="center", fontsize=11, color=colour)
+    axis.annotate(
+        "", (8.05, 2.15), (8.05, 3.85), arrowprops={"arrowstyle": "<->", "ls": "--", "color": "0.3"}
+    )
+    axis.text(8.25, 3.0, "correlation\nloss", va="center", fontsize=9, color="0.3")
+    axis.text(0.7, 3.0, "$x$", ha="center", va="center", fontsize=13)
+    _arrow(axis, (0.95, 3.0), (1.65, 3.0), "0.3")
+    return figure
+
+
+def _trapezoid(axis: Axes, left: float, right: float, halves: tuple[float, float], y: float, colour: str,
+               text: str) -> None:  # fmt: skip
+    corners = [(left, y - halves[0]), (left, y + halves[0]), (right, y + halves[1]), (right, y - halves[1])]
+    axis.add_patch(Polygon(corners, facecolor=colour, alpha=0.35, edgecolor=colour))
+    axis.text((left + right) / 2, y, text, ha="center", va="center", fontsize=9)
+
+
+def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.2})
 
 
 # --- Live cells ----------------------------------------------------------------------------------

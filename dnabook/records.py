@@ -68,6 +68,12 @@ class Record:
         """Seconds that all trials took together."""
         return sum(trial["provenance"]["seconds"] for trial in self.trials)
 
+    @property
+    def whole_seeds(self) -> list[int]:
+        """The seeds of which every setting has its trial."""
+        settings = _settings(self.name, self.scale)
+        return [seed for seed in self.seeds if all(self.find(s, seed) for s in settings)]
+
     def find(self, setting: dict[str, Any], seed: int) -> dict[str, Any] | None:
         """The trial of a setting and seed, or None."""
         matches = (t for t in self.trials if t["setting"] == setting and t["seed"] == seed)
@@ -162,14 +168,9 @@ def best(name: str) -> Record:
     """The record of the largest scale with a whole seed; where there is none, this build's, computed."""
     for scale in reversed(SCALES):
         record = current(name, scale)
-        if record and _whole_seeds(record):
+        if record and record.whole_seeds:
             return record
     return get(name)
-
-
-def _whole_seeds(record: Record) -> list[int]:
-    settings = _settings(record.name, record.scale)
-    return [seed for seed in record.seeds if all(record.find(s, seed) for s in settings)]
 
 
 def _settings(name: str, scale: str) -> list[dict[str, Any]]:

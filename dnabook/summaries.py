@@ -13,6 +13,8 @@ from typing import Any
 
 from scipy import stats
 
+from dnabook import records
+from dnabook.experiments import NAMES
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
 
@@ -20,7 +22,7 @@ LEARNED = 0.5  # accuracy below which a model counts as collapsed: five times ch
 
 
 def healthy(record: Record) -> Record:
-    """The record without the pairs in which a model collapsed (test accuracy below 0.5)."""
+    """The record without the pairs in which a model collapsed (test accuracy below 0.5, before DVERGE)."""
     return dataclasses.replace(record, trials=[t for t in record.trials if not _collapsed(t)])
 
 
@@ -30,9 +32,18 @@ def collapsed(record: Record, **where: Any) -> tuple[int, int]:
     return sum(map(_collapsed, trials)), len(trials)
 
 
+BySeed = dict[int, float]  # one number a seed: what is averaged, or paired with another arm's
+
+
 def accuracy(record: Record, **where: Any) -> MeanInterval:
     """Test accuracy, the mean of both models, over the pairs of a setting."""
-    return mean_interval([sum(pair) / 2 for pair in record.values("accuracy", **where)])
+    return over(accuracy_by_seed(record, **where))
+
+
+def accuracy_by_seed(record: Record, **where: Any) -> BySeed:
+    """Test accuracy of each matching pair, the mean of both models."""
+    trials = [t for t in record.trials if _matches(t["setting"], where)]
+    return {t["seed"]: mean(t["values"]["accuracy"]) for t in trials}
 
 
 def transfer(record: Record, *, conditioned: bool = True, **where: Any) -> MeanInterval:
@@ -41,10 +52,25 @@ def transfer(record: Record, *, conditioned: bool = True, **where: Any) -> MeanI
     conditioned: count only images that both models classify rightly before the attack; False: the printed
     definition. Both directions are averaged unless `source` is given.
     """
+    return over(transfer_by_seed(record, conditioned=conditioned, **where))
+
+
+def transfer_by_seed(record: Record, *, conditioned: bool = True, **where: Any) -> BySeed:
+    """Transfer rate of each matching pair, both directions weighing the same."""
     by_seed: dict[int, list[float]] = {}
     for row in record.rows("transfer", **where):
         by_seed.setdefault(row["seed"], []).append(rate(row, conditioned=conditioned))
-    return mean_interval([mean(rates) for rates in by_seed.values()])
+    return {seed: mean(rates) for seed, rates in by_seed.items()}
+
+
+def over(values: BySeed) -> MeanInterval:
+    """Mean over seeds with its interval."""
+    return mean_interval([values[seed] for seed in sorted(values)])
+
+
+def difference(a: BySeed, b: BySeed) -> MeanInterval:
+    """a − b, paired by seed: arms of one seed share initial weights and batches. Unpaired seeds drop out."""
+    return over({seed: a[seed] - b[seed] for seed in a if seed in b})
 
 
 def rate(row: dict[str, Any], *, conditioned: bool = True) -> float:
@@ -60,6 +86,41 @@ def predictability(record: Record, reading: str = "heldout", **where: Any) -> Me
     Give `source=1` for the direction 1 → 2 that the correlation loss acts on, `source=2` for the other.
     """
     return mean_interval([row[reading] for row in record.rows("predictability", **where)])
+
+
+def reconstruction(record: Record, **where: Any) -> MeanInterval:
+    """Share of images that an autoencoder's rule reads rightly, over seeds; see `reconstruction_by_seed`."""
+    return over(reconstruction_by_seed(record, **where))
+
+
+def reconstruction_by_seed(
+    record: Record, *, arm: str, rule: str = "either", attack: str | None = None, epsilon: float = 0.0,
+    objective: str = "printed", table: str = "attacked",
+) -> BySeed:  # fmt: skip
+    """Share of images read rightly for each seed: clean without an attack, else under "fgsm" or "pgd" at ε.
+
+    rule: "first", "second", "mean_path" (their mean), "either", "both", "mean_probability",
+    "higher_confidence" or "exactly_one".  objective: of Eq. 10, or "strongest", the worst of all.
+    Plain autoencoders are attacked by Eq. 11 whatever the objective.  table: "attacked" or "fixed".
+    """
+    found = {}
+    for trial in record.trials:
+        if trial["setting"]["arm"] != arm:
+            continue
+        values = trial["values"]
+        rows = [values["clean"]] if attack is None else _same_attack(values[table], attack, epsilon)
+        named = [row for row in rows if row.get("objective") == objective]
+        row = (named or rows)[-1]
+        right = (row["first"] + row["second"]) / 2 if rule == "mean_path" else row[rule]
+        found[trial["seed"]] = right / row["n"]
+    return found
+
+
+def _same_attack(rows: list[dict[str, Any]], attack: str, epsilon: float) -> list[dict[str, Any]]:
+    found = [r for r in rows if r["attack"] == attack and math.isclose(r["epsilon"], epsilon)]
+    if not found:
+        raise ValueError(f"nothing is recorded of {attack} at ε = {epsilon}")
+    return found
 
 
 def rank_correlation(record: Record, epsilon: float) -> MeanInterval:
@@ -93,14 +154,43 @@ def plain(value: MeanInterval, digits: int = 2) -> str:
     return text if math.isnan(value.half_width) else f"{text} ± {value.half_width:.{digits}f}"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+def status(scales: Sequence[str] = ("laptop", "paper")) -> str:
+    """What is recorded, as a Markdown table: one row for each experiment and scale, whether run or not."""
+    header = ["experiment", "scale", "trials", "whole seeds", "seconds", "peak memory", "device", "data",
+              "commit", "date"]  # fmt: skip
+    rows = [_status_row(name, scale) for name in NAMES for scale in scales]
+    return table(header, rows, left=len(header))
+
+
+def _status_row(name: str, scale: str) -> list[str]:
+    record = records.current(name, scale)
+    if record is None:
+        return [name, scale, "still to be run", *[""] * 7]
+    runs = [trial["provenance"] for trial in record.trials]
+    dates = sorted(run["date"][:10] for run in runs)
+    whole, wanted = len(record.whole_seeds), records.SEEDS[scale]
+
+    def each(key: str) -> str:
+        return ", ".join(sorted({str(run[key]) for run in runs}))
+
+    return [
+        name, scale, str(len(runs)), f"{whole} of {wanted}", f"{record.seconds:,.0f}",
+        f"{max(run['peak_memory_mib'] for run in runs):,} MiB",
+        f"{each('device')}, {each('threads')} threads",
+        each("data"), each("commit"), dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+    ]  # fmt: skip
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1) -> str:
+    """A Markdown table: the first `left` columns to the left, the others to the right."""
+    lines = [header, [*[":--"] * left, *["--:"] * (len(header) - left)], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def _collapsed(trial: dict[str, Any]) -> bool:
-    return min(trial["values"]["accuracy"]) < LEARNED
+    values = trial["values"]
+    first = values["epochs"][0] if "epochs" in values else values  # of DVERGE, the pair that it was given
+    return min(first["accuracy"]) < LEARNED
 
 
 def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:

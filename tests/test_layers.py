@@ -15,7 +15,7 @@ PACKAGE = Path(dnabook.__file__).parent
 ORDER = (
     "_version", "data", "models", "autoencoders", "regression", "measures", "losses", "attacks", "training",
     "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction", "experiments.*",
-    "records", "summaries", "figures", "widgets", "__main__",
+    "records", "summaries", "scoreboard", "figures", "widgets", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -26,7 +26,7 @@ from dnabook.experiments.reconstruction import (
 TITLE = "Attacked digits through a DNA and through a plain autoencoder (Figs. 6, 7)"
 
 TRAINING = {
-    "smoke": Training(epochs=2, classifier_epochs=1, batch_size=250, classifier_batch_size=100,
+    "smoke": Training(epochs=8, classifier_epochs=3, batch_size=100, classifier_batch_size=100,
                       learning_rate=3e-3, train_images=4000),
     "laptop": Training(epochs=12, classifier_epochs=5, learning_rate=2e-3, schedule="one_cycle"),
     "paper": Training(),

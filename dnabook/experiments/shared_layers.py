@@ -27,7 +27,6 @@ ARMS = {
     "matched_4": Arm(shape=(("hidden", 114),)),  # 242,228 parameters; four unshared layers have 242,492
     "matched_6": Arm(shape=(("hidden", 200),)),  # 399,264 parameters; six have 400,176
     "code_16": Arm(shape=(("code", 16),)),
-    "code_32": Arm(shape=(("code", 32),)),
     "code_128": Arm(shape=(("code", 128),)),
     "deeper_1": Arm(shape=(("extra_layers", 1),)),
     "deeper_2": Arm(shape=(("extra_layers", 2),)),

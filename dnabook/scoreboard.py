@@ -1,0 +1,409 @@
+"""The paper's claims against the records: what it says, what we measured, and a verdict by a stated rule.
+
+A verdict compares arms seed by seed. *Reproduced*: the 95 % interval of the mean difference lies on the
+paper's side of zero. *Direction only*: the mean does, the interval does not. *Not reproduced*: the mean is
+on the other side. An absence that the paper claims needs an interval inside a stated margin.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from dnabook import records, summaries
+from dnabook.measures import MeanInterval, mean_interval
+from dnabook.records import Record
+from dnabook.summaries import difference, percent, plain
+
+REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
+OPEN, UNTESTABLE = "open", "not testable as printed"
+CHAPTERS = {
+    2: "02_parametric_distance.md", 3: "03_feature_correlation.md", 4: "04_decorrelation.md",
+    5: "05_dverge.md", 6: "06_dual_neck_autoencoder.md", 7: "07_cifar10.md", 8: "08_shared_layers.md",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a record says about a claim: the measured text, the number of seeds behind it, the verdict."""
+
+    ours: str
+    n: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, its number, the experiments that test it, and the rule that judges them."""
+
+    id: str
+    sentence: str
+    paper: str
+    chapter: int
+    experiments: tuple[str, ...]
+    judge: Callable[..., Judgement]
+
+
+def judge(claim: Claim, scale: str) -> Judgement | None:
+    """The claim judged by its records of one scale, or None where a record is missing."""
+    found = [records.current(name, scale) for name in claim.experiments]
+    if not all(record and record.whole_seeds for record in found):
+        return None
+    return claim.judge(*found)
+
+
+def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("laptop", "paper")) -> str:
+    """The scoreboard as Markdown: one row a claim, one column a scale, the verdict of the largest scale."""
+    rows = []
+    for claim in CLAIMS if claims is None else claims:
+        judged = {scale: judge(claim, scale) for scale in scales}
+        cells = [_cell(found) for found in judged.values()]
+        last = next((found for found in reversed(list(judged.values())) if found), None)
+        link = f"[{claim.chapter}]({CHAPTERS[claim.chapter]})"
+        rows.append([claim.id, claim.sentence, claim.paper, *cells, last.verdict if last else OPEN, link])
+    header = ["", "claim", "paper", *(f"ours, {scale}" for scale in scales), "verdict", "chapter"]
+    return summaries.table(header, rows, left=len(header))
+
+
+def _cell(found: Judgement | None) -> str:
+    return f"{found.ours} (n = {found.n})" if found else "still to be run"
+
+
+# --- Rules ---------------------------------------------------------------------------------------
+
+
+def verdict(effect: MeanInterval) -> str:
+    """Of an effect that the paper says is positive: reproduced, direction only or not reproduced."""
+    if effect.n < 2:
+        return OPEN
+    if effect.mean <= 0:
+        return NOT
+    return REPRODUCED if effect.mean - effect.half_width > 0 else DIRECTION
+
+
+def absence(effect: MeanInterval, margin: float) -> str:
+    """Of an effect that the paper says is absent: its interval must lie within ± margin, or exclude zero."""
+    if effect.n < 2:
+        return OPEN
+    if abs(effect.mean) + effect.half_width <= margin:
+        return REPRODUCED
+    return NOT if abs(effect.mean) > effect.half_width else OPEN
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """The weakest of several verdicts: a claim holds only where all its parts do."""
+    order = (NOT, OPEN, DIRECTION, REPRODUCED)
+    return min(verdicts, key=order.index)
+
+
+def _points(effect: MeanInterval) -> str:
+    """A difference of shares in percentage points."""
+    if effect.n == 0:
+        return plain(effect)
+    return plain(MeanInterval(100 * effect.mean, 100 * effect.half_width, effect.n), 0) + " points"
+
+
+# --- Chapters 2 to 4: pairs ----------------------------------------------------------------------
+
+
+def _distance(record: Record) -> Judgement:
+    by_epsilon = {e: summaries.rank_correlation(record, e) for e in record.config["epsilons"]}
+    text = ", ".join(f"{plain(rho)} at {epsilon:.2f}" for epsilon, rho in by_epsilon.items())
+    verdicts = [absence(rho, 0.3) for rho in by_epsilon.values()]
+    return Judgement(f"Spearman's ρ {text}", len(record.seeds), worst(verdicts))
+
+
+def _rises(record: Record) -> Judgement:
+    pairs = {}
+    for row in record.rows("transfer"):
+        key = (row["seed"], row["target_distance"])
+        pairs.setdefault(key, {}).setdefault(row["epsilon"], []).append(summaries.rate(row))
+    rising = [
+        all(a < b for a, b in itertools.pairwise(means))
+        for means in ([summaries.mean(by[e]) for e in sorted(by)] for by in pairs.values())
+    ]
+    result = REPRODUCED if all(rising) else DIRECTION if sum(rising) > len(rising) / 2 else NOT
+    return Judgement(f"monotone in {sum(rising)} of {len(rising)} pairs", len(record.seeds), result)
+
+
+def _affine(record: Record) -> Judgement:
+    by_seed: dict[int, list[float]] = {}
+    for row in record.rows("features"):
+        for direction in ("1_to_2", "2_to_1"):
+            by_seed.setdefault(row["seed"], []).append(max(row[f"heldout_{direction}"], 0) ** 0.5)
+    r = summaries.over({seed: summaries.mean(values) for seed, values in by_seed.items()})
+    result = REPRODUCED if r.mean - r.half_width > 0.975 else DIRECTION if r.mean > 0.9 else NOT
+    return Judgement(f"multiple correlation {plain(r, 3)}, held out", r.n, result)
+
+
+def _predictability(record: Record) -> Judgement:
+    kept, parts, texts = summaries.healthy(record), [], []
+    for source, target in ((1, 2), (2, 1)):
+        where = {"architecture": "cnn", "source": source}
+        by = {
+            arm: {row["seed"]: row["heldout"] for row in kept.rows("predictability", arm=arm, **where)}
+            for arm in ("regular", "decorrelated")
+        }
+        parts.append(difference(by["regular"], by["decorrelated"]))
+        texts.append(f"{plain(parts[-1])} from {source} to {target}")
+    lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
+    text = f"held-out R² falls by {', '.join(texts)}; {lost} of {of} pairs collapse"
+    return Judgement(text, min(p.n for p in parts), worst(map(verdict, parts)))
+
+
+def _cut(architecture: str) -> Callable[[Record], Judgement]:
+    def rule(record: Record) -> Judgement:
+        kept = summaries.healthy(record)
+        falls = [_fall(kept, architecture, epsilon) for epsilon in record.config["epsilons"]]
+        text = ", ".join(
+            f"{_points(fall)} at {epsilon:.2f}"
+            for fall, epsilon in zip(falls, record.config["epsilons"], strict=True)
+        )
+        lost, of = summaries.collapsed(record, architecture=architecture, arm="decorrelated")
+        return Judgement(f"falls by {text}; {lost} of {of} pairs collapse", falls[0].n,
+                         worst(map(verdict, falls)))  # fmt: skip
+
+    return rule
+
+
+def _fall(record: Record, architecture: str, epsilon: float) -> MeanInterval:
+    where = {"architecture": architecture, "attack": "pgd-linf", "epsilon": epsilon}
+    regular, decorrelated = (
+        summaries.transfer_by_seed(record, arm=arm, **where) for arm in ("regular", "decorrelated")
+    )
+    return difference(regular, decorrelated)
+
+
+def _shrinks(record: Record) -> Judgement:
+    kept, epsilons = summaries.healthy(record), record.config["epsilons"]
+    ends = []
+    for epsilon in (epsilons[0], epsilons[-1]):
+        where = {"architecture": "cnn", "attack": "pgd-linf", "epsilon": epsilon}
+        regular, other = (
+            summaries.transfer_by_seed(kept, arm=arm, **where) for arm in ("regular", "decorrelated")
+        )
+        ends.append({seed: regular[seed] - other[seed] for seed in regular if seed in other})
+    shrinking = difference(*ends)
+    text = f"{_points(shrinking)} less at ε = {epsilons[-1]:.2f} than at {epsilons[0]:.2f} (CNN)"
+    return Judgement(text, shrinking.n, verdict(shrinking))
+
+
+def _cost(record: Record) -> Judgement:
+    kept, texts, losses = summaries.healthy(record), [], []
+    for architecture, label in (("cnn", "CNN"), ("fully_connected", "fully connected")):
+        by = [
+            summaries.accuracy_by_seed(kept, architecture=architecture, arm=arm)
+            for arm in ("regular", "decorrelated")
+        ]
+        losses.append(difference(*by))
+        texts.append(f"{label} loses {_points(losses[-1])}")
+    lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
+    within = [absence(loss, 0.02) for loss in losses]
+    text = f"{'; '.join(texts)}; {lost} of {of} CNN pairs collapse"
+    return Judgement(text, max(loss.n for loss in losses), NOT if lost else worst(within))
+
+
+def _not_robust(record: Record) -> Judgement:
+    epsilon = record.config["epsilons"][-1]
+    rows = record.rows("transfer", arm="decorrelated", attack="pgd-linf", epsilon=epsilon)
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append(1 - row["source_fooled"] / row["n"])
+    left = summaries.over({seed: summaries.mean(values) for seed, values in by_seed.items()})
+    result = REPRODUCED if left.mean + (left.half_width if left.n > 1 else 0) < 0.1 else NOT
+    return Judgement(f"{percent(left)} right under PGD-ℓ∞ at ε = {epsilon:.2f}", left.n, result)
+
+
+# --- Chapter 5: DVERGE ---------------------------------------------------------------------------
+
+
+def _dverge(record: Record) -> Judgement:
+    kept, where = summaries.healthy(record), {"epoch": record.config["epochs"], "epsilon": 0.10}
+    after = {
+        arm: summaries.transfer_by_seed(kept, arm=arm, preset="paper", **where)
+        for arm in ("regular", "decorrelated")
+    }
+    gain = difference(after["regular"], after["decorrelated"])
+    lost, of = summaries.collapsed(record, arm="decorrelated", preset="paper")
+    ends = ", ".join(f"{percent(summaries.over(after[arm]))} {arm}" for arm in after)
+    return Judgement(f"{ends} at ε = 0.10; {lost} of {of} decorrelated pairs collapse", gain.n, verdict(gain))
+
+
+def _dverge_cuts(record: Record) -> Judgement:
+    kept = summaries.healthy(record)
+    where = {"arm": "regular", "epsilon": 0.10}
+    before = summaries.transfer_by_seed(kept, preset="paper", epoch=0, **where)
+    last = record.config["epochs"]
+    after, control = (
+        summaries.transfer_by_seed(kept, preset=preset, epoch=last, **where) for preset in ("paper", "plain")
+    )
+    fall, beyond = difference(before, after), difference(control, after)
+    text = (
+        f"{percent(summaries.over(before))} to {percent(summaries.over(after))} at ε = 0.10; "
+        f"{percent(summaries.over(control))} after as much plain training"
+    )
+    return Judgement(text, fall.n, worst((verdict(fall), verdict(beyond))))
+
+
+# --- Chapters 6 to 8: autoencoders ---------------------------------------------------------------
+
+
+def _gain(record: Record, attack: str, epsilon: float | None, *, over: str = "autoencoder",
+          arm: str = "dna", rule: str = "either", objective: str = "printed") -> MeanInterval:  # fmt: skip
+    where = {"attack": attack if epsilon else None, "epsilon": epsilon or 0.0, "objective": objective}
+    dna = summaries.reconstruction_by_seed(record, arm=arm, rule=rule, **where)
+    other_rule = "either" if over == "autoencoder" else rule
+    return difference(dna, summaries.reconstruction_by_seed(record, arm=over, rule=other_rule, **where))
+
+
+def _epsilons(record: Record) -> list[float]:
+    config = record.config
+    return config["epsilons"] if "epsilons" in config else [e / 255 for e in config["epsilons_255"]]
+
+
+def _more(attacks: tuple[str, ...], **options: str) -> Callable[[Record], Judgement]:
+    """Is the DNA better at every ε of every attack?"""
+
+    def rule(record: Record) -> Judgement:
+        run = [a for a in attacks if a in record.config["attacks"]]
+        gains = {a: [_gain(record, a, e, **options) for e in _epsilons(record)] for a in run}
+        text = "; ".join(
+            f"{attack.upper()} " + ", ".join(_points(gain).removesuffix(" points") for gain in of_attack)
+            for attack, of_attack in gains.items()
+        )
+        everything = [gain for of_attack in gains.values() for gain in of_attack]
+        return Judgement(f"{text} points at rising ε", everything[0].n, worst(map(verdict, everything)))
+
+    return rule
+
+
+def _paths(record: Record) -> Judgement:
+    top = _epsilons(record)[-1]
+    clean = _gain(record, "pgd", None, rule="mean_path")
+    high = _gain(record, "pgd", top, rule="mean_path")
+    text = f"{_points(clean)} clean, {_points(high)} under PGD at the largest ε"
+    return Judgement(text, clean.n, worst((absence(clean, 0.02), verdict(high))))
+
+
+def _one_path(record: Record) -> Judgement:
+    where = {"attack": "pgd", "epsilon": _epsilons(record)[-1], "rule": "exactly_one"}
+    dna, regular = (
+        summaries.reconstruction_by_seed(record, arm=arm, **where) for arm in ("dna", "dna_regular")
+    )
+    text = f"{percent(summaries.over(dna))} of images, {percent(summaries.over(regular))} with λ = 0"
+    more = difference(dna, regular)
+    return Judgement(f"exactly one path right: {text}", more.n, verdict(more))
+
+
+def _larger_gap(mnist: Record, cifar: Record) -> Judgement:
+    gaps = []
+    for record in (mnist, cifar):
+        by_epsilon = [_gain(record, "pgd", e) for e in _epsilons(record)]
+        gaps.append(max(by_epsilon, key=lambda gain: gain.mean))
+    sets = {trial["values"]["images"] for trial in cifar.trials}
+    text = f"largest PGD gain {_points(gaps[0])} on MNIST, {_points(gaps[1])} on {', '.join(sorted(sets))}"
+    apart = MeanInterval(
+        gaps[1].mean - gaps[0].mean, math.hypot(gaps[0].half_width, gaps[1].half_width), gaps[1].n
+    )
+    return Judgement(text, apart.n, verdict(apart))
+
+
+def _unshared(objective: str) -> Callable[[Record], Judgement]:
+    def rule(record: Record) -> Judgement:
+        parts, texts = [], []
+        for a, b in ((4, 2), (6, 4)):
+            gains = [
+                _gain(record, "pgd", e, arm=f"unshared_{a}", over=f"unshared_{b}", objective=objective)
+                for e in _epsilons(record)
+            ]
+            parts += gains
+            texts.append(f"{b} to {a}: " + ", ".join(_points(g).removesuffix(" points") for g in gains))
+        text = "; ".join(texts) + " points at rising ε"
+        return Judgement(text, parts[0].n, worst(map(verdict, parts)))
+
+    return rule
+
+
+def _necks(record: Record) -> Judgement:
+    names = [arm for arm in record.config["arms"] if arm.startswith(("code_", "deeper_"))]
+    middle = _epsilons(record)[len(_epsilons(record)) // 2]
+    gains = {arm: _gain(record, "pgd", middle, arm=arm, over="unshared_2") for arm in names}
+    helped = [arm for arm, gain in gains.items() if verdict(gain) == REPRODUCED]
+    text = ", ".join(f"{arm.replace('_', ' ')} {_points(gain)}" for arm, gain in gains.items())
+    result = REPRODUCED if len(helped) < len(names) else NOT
+    return Judgement(f"{text} under PGD at ε = {middle:.2f}", next(iter(gains.values())).n, result)
+
+
+def _stronger(record: Record) -> Judgement:
+    parts = []
+    for epsilon in _epsilons(record):
+        by = [
+            summaries.reconstruction_by_seed(record, arm="autoencoder", attack=a, epsilon=epsilon)
+            for a in ("fgsm", "pgd")
+        ]
+        parts.append(difference(*by))
+    text = ", ".join(_points(part).removesuffix(" points") for part in parts)
+    return Judgement(f"PGD lowers accuracy by {text} points more", parts[0].n, worst(map(verdict, parts)))
+
+
+def _clean_cost(record: Record) -> Judgement:
+    by = [
+        {t["seed"]: mean_interval(t["values"]["quality"]["mse"]).mean for t in record.trials
+         if t["setting"]["arm"] == arm}
+        for arm in ("dna", "autoencoder")
+    ]  # fmt: skip
+    more = summaries.over({seed: by[0][seed] / by[1][seed] - 1 for seed in by[0] if seed in by[1]})
+    result = REPRODUCED if more.mean - (more.half_width if more.n > 1 else 0) > 0 else OPEN
+    return Judgement(f"DNA's squared error is {percent(more)} larger", more.n, result)
+
+
+CLAIMS = (
+    Claim("C1", "Transfer does not depend on parameter distance (Fig. 1)", "“no correlation at all”", 2,
+          ("parameter_distance",), _distance),
+    Claim("C2", "Transfer rises with ε (Fig. 1)", "curves", 2, ("parameter_distance",), _rises),
+    Claim("C3", "Features are affine maps of each other, at any distance, attacked or not (Fig. 1)",
+          "correlation 0.975", 2, ("parameter_distance",), _affine),
+    Claim("C5", "The correlation loss makes features unpredictable (Fig. 2, CNN)", "R² 0.991 → 0.605", 4,
+          ("feature_correlation",), _predictability),
+    Claim("C6a", "It cuts transfer across CNNs (Fig. 3, PGD-ℓ∞)", "“considerable reduction”", 4,
+          ("transfer",), _cut("cnn")),
+    Claim("C6b", "It cuts transfer across fully connected networks (Fig. 3, PGD-ℓ∞)",
+          "“considerable reduction”", 4, ("transfer",), _cut("fully_connected")),
+    Claim("C7", "The effect shrinks at large ε (Fig. 3)", "“diminished”", 4, ("transfer",), _shrinks),
+    Claim("C8", "It hardly costs accuracy (Fig. 3)", "CNN +0.9, fully connected −2.0 points", 4,
+          ("transfer",), _cost),
+    Claim("C9a", "DVERGE lowers transfer (Fig. 4, regular start)", "68 % → 30 % at ε = 0.10", 5,
+          ("dverge",), _dverge_cuts),
+    Claim("C9b", "Decorrelation first helps DVERGE (Fig. 4)", "10 % against 30 % at ε = 0.10", 5,
+          ("dverge",), _dverge),
+    Claim("C10a", "A DNA saves more images than an autoencoder (Fig. 6, Eq. 10 as printed)",
+          "PGD +14, +7, +1 points with the released weights", 6, ("autoencoder_mnist",),
+          _more(("fgsm", "pgd"))),
+    Claim("C10b", "… under the attack that fits the rule (minimum loss, PGD)", "not tested", 6,
+          ("autoencoder_mnist",), _more(("pgd",), objective="strongest")),
+    Claim("C10c", "… because of the correlation loss: against a DNA with λ = 0", "not tested", 6,
+          ("autoencoder_mnist",), _more(("fgsm", "pgd"), over="dna_regular")),
+    Claim("C10d", "A DNA saves more images than an autoencoder (Fig. 8, CIFAR-10)",
+          "PGD +13, +13, +2 points", 7, ("autoencoder_cifar",), _more(("fgsm", "pgd"))),
+    Claim("C10e", "… because of the correlation loss: against a DNA with λ = 0 (CIFAR-10)", "not tested", 7,
+          ("autoencoder_cifar",), _more(("fgsm", "pgd"), over="dna_regular")),
+    Claim("C11", "Single paths match the autoencoder and beat it at large ε (Fig. 6)", "“comparable”", 6,
+          ("autoencoder_mnist",), _paths),
+    Claim("C12", "Corruption hits one path only (Fig. 7)", "five examples", 6, ("autoencoder_mnist",),
+          _one_path),
+    Claim("C13", "The gap is larger on CIFAR-10 than on MNIST (Figs. 6, 8)", "“more pronounced”", 7,
+          ("autoencoder_mnist", "autoencoder_cifar"), _larger_gap),
+    Claim("C14a", "More unshared layers, more images saved (Fig. 10, PGD, Eq. 10 as printed)",
+          "“consistently”", 8, ("shared_layers",), _unshared("printed")),
+    Claim("C14b", "… under the attack that fits the rule", "not tested", 8, ("shared_layers",),
+          _unshared("strongest")),
+    Claim("C15", "A wider or deeper neck alone does not always help", "“not always”", 8, ("shared_layers",),
+          _necks),
+    Claim("C16", "PGD lowers accuracy more than FGSM (Fig. 6, autoencoder)", "curves", 6,
+          ("autoencoder_mnist",), _stronger),
+    Claim("C23", "Decorrelation is not robustness", "conceded", 4, ("transfer",), _not_robust),
+    Claim("—", "Decorrelation costs reconstruction quality (unmentioned)",
+          "40 % in the released training log", 6, ("autoencoder_mnist",), _clean_cost),
+)  # fmt: skip
