@@ -50,7 +50,12 @@ SCALES = {
         TRAINING["smoke"], ("unshared_2", "unshared_6", "matched_6"), epsilons=(0.10,),
         objectives=("printed",), steps=5, step_size=None, test_images=250,
     ),
-    "laptop": Config(TRAINING["laptop"], steps=20, step_size=None, test_images=500),
+    "laptop": Config(
+        TRAINING["laptop"],
+        ("unshared_2", "unshared_4", "unshared_6", "unshared_6_regular", "matched_6", "code_16", "code_128",
+         "deeper_1"),
+        steps=20, step_size=None, test_images=500,
+    ),
     "paper": Config(),
 }  # fmt: skip
 
