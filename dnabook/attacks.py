@@ -290,6 +290,7 @@ def released_fgsm_l2(
     """
     _check_images(x, bounds)
     _check_size("radius", radius)
+    x = x.detach()
     with evaluating(*getattr(objective, "models", ())):
         gradient = _gradient(objective, x)
     return (x + radius * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)).clamp(*bounds)
@@ -310,8 +311,11 @@ def released_pgd_l2(
     follow the raw gradient of the *mean* loss, unnormalised, so they hardly move. Errors as in `pgd`.
     """
     _check_images(x, bounds)
+    _check_size("step_size", step_size)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     x, ball = x.detach(), _MeanGradient(radius)
-    noise = x + radius * (2 * _draw(torch.rand, x.shape, x, generator) - 1)
+    noise = (x + radius * (2 * _draw(torch.rand, x.shape, x, generator) - 1)).clamp(*bounds)
     with evaluating(*getattr(objective, "models", ())):
         first = noise + step_size * ball.steepest(_gradient(objective, noise))
     start = _keep_box_first(x, first, ball, bounds)

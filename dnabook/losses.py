@@ -42,8 +42,8 @@ def correlation_loss(
     epsilon   the stability constant of the logarithms.
     eta       a column of z1 is dropped when its diagonal entry of R in z1 = QR is below eta × the largest.
     variant   "corrected": the mean of both directions, every unit first divided by its standard deviation, a
-              dead unit counted as explained, ε relative to SS_total: constant features, one inflated unit or
-              the unwatched direction gain nothing.
+              dead unit counted as explained, ε relative to SS_total: constant features and one inflated unit
+              gain nothing, and what only blinds one direction gains half.
               "released": from z1 to z2 only, SS_total about the column means, ε absolute, as in the authors'
               code, except that the largest diagonal entry is the largest in magnitude (theirs: signed).
               "printed": Algorithm 1 as nearly as it runs: SS_total about zero and ‖·‖₂ read as the
@@ -52,7 +52,9 @@ def correlation_loss(
 
     N ≤ M1 lets z1 fit z2 exactly: SS_res is then 0 and the loss is near its ceiling, log(SS_total/ε + 1), or
     log(1/ε + 1) when corrected. Constant, dead or duplicated columns of z1 are dropped. A constant z2 gives
-    0, but the ceiling when corrected, where a dead unit counts as explained. Never nan on finite input.
+    0, but the ceiling when corrected, where a dead unit counts as explained: as the other direction is then
+    near 0, the mean of both is half the ceiling, 3.5, and all of it when both are constant. Never nan on
+    finite input, nor are the gradients.
     The gradient holds the regression weights fixed, which is exact because they are optimal; second
     derivatives are therefore not those of the loss.
     Raises ValueError on mismatched shapes or an unknown variant.
@@ -89,7 +91,9 @@ def _standardised(z: Tensor) -> Tensor:
     """Every unit centred and divided by its standard deviation over the batch; a dead unit stays 0."""
     centred = z - z.mean(0)
     variance = centred.square().mean(0)  # (M,)
-    floor = (FLOOR * variance.mean()).clamp_min(torch.finfo(z.dtype).tiny)
+    kind = torch.finfo(z.dtype)
+    rounding = (1000 * kind.eps) ** 2 * z.detach().square().mean()  # what centring a constant may leave
+    floor = torch.maximum(FLOOR * variance.mean(), rounding).clamp_min(kind.tiny**0.5)  # its rsqrt³ is finite
     return centred * torch.rsqrt(variance + floor)
 
 

@@ -236,9 +236,9 @@ def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
         checkpoints.append(Checkpoint(_checkpoint_path({**key, "seed": seed, "device": device.type})))
         return checkpoints[-1]
 
-    def keep(**models: torch.nn.Module) -> None:
+    def keep(**items: torch.nn.Module | torch.Tensor) -> None:
         if seed == 0:
-            _save_weights(name, scale, models)
+            _save_weights(name, scale, items)
 
     context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
     if device.type == "cuda":
@@ -332,8 +332,8 @@ def weights_path(name: str, scale: str) -> Path:
     return path(name, scale).with_suffix(".safetensors")
 
 
-def weights(record: Record) -> dict[str, dict[str, torch.Tensor]]:
-    """Weights of the models that an experiment kept of its first seed: state dicts by the models' names.
+def weights(record: Record) -> dict[str, Any]:
+    """What an experiment kept of its first seed: state dicts by the models' names, and tensors by theirs.
 
     Models above a million parameters are stored in half precision; all come back as float32 on the CPU.
     Raises RecordError when there are none.
@@ -344,25 +344,32 @@ def weights(record: Record) -> dict[str, dict[str, torch.Tensor]]:
             f"{file} is missing; delete the trials of seed 0 from {path(record.name, record.scale).name} "
             f"and run: dnabook run {record.name} --scale {record.scale}"
         )
-    found: dict[str, dict[str, torch.Tensor]] = {}
+    found: dict[str, Any] = {}
     for key, value in load_file(file).items():
-        model, _, parameter = key.partition("/")
-        found.setdefault(model, {})[parameter] = value.float() if value.dtype == torch.float16 else value
+        name, _, parameter = key.partition("/")
+        value = value.float() if value.dtype == torch.float16 else value
+        if parameter:
+            found.setdefault(name, {})[parameter] = value
+        else:
+            found[name] = value
     return found
 
 
-def _save_weights(name: str, scale: str, models: dict[str, torch.nn.Module]) -> None:
-    """Put models into the record's file of weights, beside those that other trials put there."""
+def _save_weights(name: str, scale: str, items: dict[str, torch.nn.Module | torch.Tensor]) -> None:
+    """Put models and tensors into the record's file of weights, beside what other trials put there."""
     file = weights_path(name, scale)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cache_path(f"locks/{file.name}.lock")):
-        tensors = load_file(file) if file.exists() else {}
-        for label, model in models.items():
-            half = sum(p.numel() for p in model.parameters()) > 1_000_000
-            for key, value in model.state_dict().items():
+        kept = load_file(file) if file.exists() else {}
+        for label, item in items.items():
+            if isinstance(item, torch.Tensor):
+                kept[label] = item.cpu().contiguous()
+                continue
+            half = sum(p.numel() for p in item.parameters()) > 1_000_000
+            for key, value in item.state_dict().items():
                 value = value.half() if half and value.dtype == torch.float32 else value
-                tensors[f"{label}/{key}"] = value.cpu().contiguous()
-        _write(file, save(tensors))
+                kept[f"{label}/{key}"] = value.cpu().contiguous()
+        _write(file, save(kept))
 
 
 # --- Checkpoints ---------------------------------------------------------------------------------

@@ -67,6 +67,23 @@ def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("lap
     return summaries.table(header, rows, left=len(header))
 
 
+HEAD = ("C1", "C3", "C5", "C6a", "C6b", "C9b", "C10a", "C10b", "C10c", "C10d", "C14a")
+
+
+def brief(ids: tuple[str, ...] = HEAD) -> str:
+    """The scoreboard's head as Markdown: these claims, each by the largest scale that has a record."""
+    rows = []
+    for claim in CLAIMS:
+        if claim.id not in ids:
+            continue
+        judged = ((scale, judge(claim, scale)) for scale in reversed(records.SCALES))
+        scale, found = next(((s, j) for s, j in judged if j), ("", None))
+        ours = f"{found.ours} (n = {found.n}, {scale})" if found else _cell(None)
+        link = f"[{claim.chapter}]({CHAPTERS[claim.chapter]})"
+        rows.append([claim.sentence, claim.paper, ours, found.verdict if found else OPEN, link])
+    return summaries.table(["claim", "paper", "ours", "verdict", "chapter"], rows, left=5)
+
+
 def _cell(found: Judgement | None) -> str:
     return f"{found.ours} (n = {found.n})" if found else "still to be run"
 

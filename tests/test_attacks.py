@@ -1,10 +1,11 @@
-"""Attacks: closed forms on linear objectives, balls and boxes, random starts, side effects, parity."""
+"""Attacks: closed forms on linear objectives, balls and boxes, random starts, side effects, parity, paths."""
 
 from __future__ import annotations
 
 import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +14,22 @@ from scipy import stats
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from dnabook.attacks import L2, Linf, craft, fgsm, in_input_units, l2_radius, pgd, targeted, untargeted
+from dnabook.attacks import (
+    L2,
+    PATH_VARIANTS,
+    Linf,
+    craft,
+    fgsm,
+    in_input_units,
+    l2_radius,
+    paths,
+    pgd,
+    released_fgsm_l2,
+    released_pgd_l2,
+    targeted,
+    untargeted,
+)
+from dnabook.autoencoders import Reconstructor, cifar10_autoencoder, mnist_autoencoder, mnist_classifier
 from dnabook.models import CNN, FullyConnected
 
 WIDE = (-10.0, 10.0)
@@ -753,7 +769,266 @@ def test_crafting_hands_over_no_more_than_a_chunk_at_a_time(trained_cnn, mnist_t
     assert sizes == [80, 80, 40]
 
 
+@pytest.mark.parametrize("chunk", [1, 5, 12])
+@pytest.mark.parametrize("variant", ["printed", "corrected"])
+def test_crafting_hands_each_chunk_its_own_labels_in_the_objective_asked_for(chunk, variant, readers, faces):
+    (x, y), attack = faces, partial(pgd, ball=L2(1.0), steps=3, random_start=False)
+    objective = partial(paths, variant=variant)
+    found = craft(attack, readers, x, y, objective=objective, chunk=chunk)
+    torch.testing.assert_close(found, attack(paths(readers, y, variant), x))
+    if variant == "corrected":
+        assert torch.equal(craft(attack, readers, x, y, objective=paths, chunk=chunk), found)
+
+
+def test_crafting_targeted_images_needs_only_another_objective(smooth, digits):
+    x, y = digits
+    attack = partial(fgsm, ball=Linf(0.1))
+    found = craft(attack, smooth, x, y, objective=targeted, chunk=10)
+    torch.testing.assert_close(found, attack(targeted(smooth, y), x))
+
+
+# --- The paths of an autoencoder -----------------------------------------------------------------
+
+
+class Readers(nn.Module):
+    """Stands for a reconstructor: one softmax regression a path, (N, 1, 6, 6) -> (N, paths, 10)."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(number, 36, 10, dtype=torch.float64))
+
+    def forward(self, x):
+        return torch.einsum("nd,pdk->npk", x.flatten(1), self.weight)
+
+
+@pytest.fixture
+def readers():
+    return Readers(2)
+
+
+@pytest.fixture
+def faces():
+    return images(n=12), torch.arange(12) % 10
+
+
+def cross_entropies_by_hand(model, x, y):
+    """(N, paths), in numpy, and their gradients (N, paths, C, H, W) with respect to the images."""
+    w, flat = model.weight.detach().numpy(), x.detach().flatten(1).numpy()
+    logits = np.stack([flat @ each for each in w], 1)
+    p = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
+    losses = -np.log(p[np.arange(len(y)), :, y.numpy()])
+    miss = p - np.eye(10)[y.numpy()][:, None]
+    gradients = np.stack([miss[:, i] @ each.T for i, each in enumerate(w)], 1)
+    return losses, gradients.reshape(len(x), len(w), *x.shape[1:])
+
+
+def gradient_of(objective, x):
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(objective(leaf).sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_objectives_of_all_paths_equal_their_hand_computation(number, faces):
+    model, (x, y) = Readers(number), faces
+    each, gradients = cross_entropies_by_hand(model, x, y)
+    mean = each.mean(0)
+    values = {"printed": (each**2).sum(1), "released": (each * mean).sum(1), "corrected": each.min(1)}
+    weights = {  # of each path's gradient
+        "printed": 2 * each,
+        "released": np.broadcast_to(mean, each.shape),
+        "corrected": each == each.min(1, keepdims=True),
+    }
+    for variant in PATH_VARIANTS:
+        objective = paths(model, y, variant)
+        torch.testing.assert_close(objective(x).detach(), torch.from_numpy(values[variant]))
+        expected = (weights[variant][:, :, None, None, None] * gradients).sum(1)
+        torch.testing.assert_close(gradient_of(objective, x), torch.from_numpy(expected))
+
+
+def test_the_default_is_the_corrected_objective(readers, faces):
+    x, y = faces
+    assert torch.equal(paths(readers, y)(x), paths(readers, y, "corrected")(x))
+
+
+@pytest.mark.parametrize("variant", PATH_VARIANTS)
+def test_with_one_path_every_variant_has_the_direction_of_the_cross_entropy(variant, faces):
+    model, (x, y) = Readers(1), faces
+    flatten = nn.Sequential(nn.Flatten(), nn.Linear(36, 10, bias=False).double())
+    with torch.no_grad():
+        flatten[1].weight.copy_(model.weight[0].T)
+    plain, ours = gradient_of(untargeted(flatten, y), x), gradient_of(paths(model, y, variant), x)
+    assert torch.equal(ours.sign(), plain.sign())
+    torch.testing.assert_close(L2(1.0).steepest(ours), L2(1.0).steepest(plain))
+    for attack, ball in ((fgsm, Linf(0.1)), (partial(pgd, random_start=False), L2(1.0))):
+        expected = attack(untargeted(flatten, y), x, ball)
+        torch.testing.assert_close(attack(paths(model, y, variant), x, ball), expected)
+
+
+def test_the_corrected_gradient_comes_only_from_the_path_that_still_resists(readers, faces):
+    x, y = faces
+    losses, gradients = cross_entropies_by_hand(readers, x, y)
+    survivor = losses.argmin(1)
+    assert set(survivor) == {0, 1}  # either path survives somewhere
+    expected = torch.from_numpy(gradients[np.arange(12), survivor])
+    torch.testing.assert_close(gradient_of(paths(readers, y), x), expected)
+
+
+def test_the_released_gradient_is_that_of_the_squared_batch_means(readers, faces):
+    x, y = faces
+    leaf = x.clone().requires_grad_()
+    logits = readers(leaf)
+    means = torch.stack([cross_entropy(logits[:, path], y) for path in (0, 1)])
+    (expected,) = torch.autograd.grad(means.square().sum(), leaf)
+    torch.testing.assert_close(gradient_of(paths(readers, y, "released"), x), len(x) / 2 * expected)
+
+
+@pytest.mark.parametrize("variant", PATH_VARIANTS)
+def test_only_the_released_objective_attacks_an_image_differently_in_another_batch(variant, readers, faces):
+    x, y = faces
+    ball = L2(1.0)
+    together = fgsm(paths(readers, y, variant), x, ball)
+    alone = torch.cat([
+        fgsm(paths(readers, y[i : i + 1], variant), x[i : i + 1], ball) for i in range(12)
+    ])  # fmt: skip
+    assert ((together - alone).abs().max() < 1e-12) == (variant != "released")
+
+
+def test_the_corrected_attack_leaves_the_fewest_images_to_a_reader_who_needs_one_right_path(readers):
+    x = images(n=200)
+    y = readers(x).sum(1).argmax(1)
+    saved = {}
+    for variant in PATH_VARIANTS:
+        x_adv = pgd(paths(readers, y, variant), x, L2(0.5), random_start=False)
+        saved[variant] = int((readers(x_adv).argmax(2) == y[:, None]).any(1).sum())
+    assert saved["corrected"] < min(saved["printed"], saved["released"])
+
+
+@pytest.mark.parametrize("variant", PATH_VARIANTS)
+def test_path_objectives_read_real_reconstructors_in_eval_mode_and_leave_them_as_they_were(variant):
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    model = Reconstructor(cifar10_autoencoder(), classifier).train()
+    x, y = torch.rand(2, 3, 32, 32), torch.tensor([3, 7])
+    state = copy.deepcopy(model.state_dict())
+    x_adv = fgsm(paths(model, y, variant), x, Linf(0.1))
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert (x_adv - x).abs().max() == pytest.approx(0.1, abs=1e-6)
+    alone = fgsm(paths(model, y[:1], "corrected"), x[:1], Linf(0.1))  # batch statistics would show
+    if variant == "corrected":
+        assert ((alone - x_adv[:1]).abs() < 1e-6).double().mean() > 0.99
+
+
+def test_path_objectives_of_a_digit_autoencoder_are_the_cross_entropies_of_its_reconstructions(mnist_test):
+    autoencoder, classifier = mnist_autoencoder(), mnist_classifier()
+    x, y = mnist_test.x[:5], mnist_test.y[:5]
+    ce1, ce2 = (cross_entropy(classifier(image), y, reduction="none") for image in autoencoder(x))
+    model = Reconstructor(autoencoder, classifier)
+    torch.testing.assert_close(paths(model, y)(x), torch.minimum(ce1, ce2))
+    torch.testing.assert_close(paths(model, y, "printed")(x), ce1**2 + ce2**2)
+
+
+# --- The released ℓ2 attacks ---------------------------------------------------------------------
+
+
+def test_the_released_fgsm_moves_the_whole_batch_by_one_radius(smooth, digits):
+    x, y = digits
+    objective = untargeted(smooth, y)
+    delta = released_fgsm_l2(objective, x, 1.7, bounds=WIDE) - x
+    gradient = gradient_of(objective, x)
+    torch.testing.assert_close(delta, 1.7 * gradient / gradient.square().sum().sqrt())
+    assert float(delta.norm()) == pytest.approx(1.7)
+    assert float(lengths(delta).square().mean().sqrt()) == pytest.approx(1.7 / len(x) ** 0.5)
+    clipped = released_fgsm_l2(objective, x, 1.7)
+    torch.testing.assert_close(clipped, (x + delta).clamp(0, 1))
+
+
+def test_the_released_fgsm_moves_images_of_equal_gradients_by_the_radius_over_the_root_of_their_number(w):
+    for n in (1, 4, 25):
+        x = images(n=n)
+        delta = released_fgsm_l2(linear(w), x, 1.7, bounds=WIDE) - x
+        torch.testing.assert_close(lengths(delta), torch.full((n,), 1.7 / n**0.5, dtype=x.dtype))
+        torch.testing.assert_close(n**0.5 * delta, fgsm(linear(w), x, L2(1.7), bounds=WIDE) - x)
+
+
+def authors_pgd(model, x, y, radius, steps, step_size, noise):
+    """The released loop: a start clipped but not projected, steps along the raw mean gradient, into box, then ball."""
+    x_adv = (x + noise).clamp(0, 1)
+    for _ in range(steps):
+        leaf = x_adv.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(leaf), y), leaf)
+        x_adv = (x_adv + step_size * gradient).clamp(0, 1)
+        for i in range(len(x)):
+            delta = x_adv[i] - x[i]
+            if delta.norm() > radius:
+                x_adv[i] = x[i] + delta * radius / delta.norm()
+    return x_adv
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("step_size", [3 / 255, 50.0])
+def test_the_released_pgd_equals_the_authors_loop_written_out(steps, step_size, smooth, digits):
+    x, y = digits
+    draws = torch.rand(x.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
+    expected = authors_pgd(smooth, x, y, 1.5, steps, step_size, 1.5 * (2 * draws - 1))
+    found = released_pgd_l2(
+        untargeted(smooth, y), x, 1.5, steps=steps, step_size=step_size,
+        generator=torch.Generator().manual_seed(3),
+    )  # fmt: skip
+    torch.testing.assert_close(found, expected)
+    assert (lengths(found - x) <= 1.5 + 1e-9).all() and found.min() >= 0 and found.max() <= 1
+
+
+def test_the_released_pgd_ends_where_its_start_was_projected_to_and_pgd_does_not(trained_cnn, mnist_test):
+    x, objective = mnist_test.x[:50], untargeted(trained_cnn, mnist_test.y[:50])
+    draws = torch.rand(x.shape, generator=torch.Generator().manual_seed(3))
+    start = L2(2.0).project((x + 2 * (2 * draws - 1)).clamp(0, 1) - x)
+    found = released_pgd_l2(objective, x, 2.0, generator=torch.Generator().manual_seed(3))
+    cosine = ((found - x) * start).flatten(1).sum(1) / (lengths(found - x) * lengths(start))
+    assert cosine.min() > 0.99
+    searched = pgd(objective, x, L2(2.0), start=x + start)
+    turned = ((searched - x) * start).flatten(1).sum(1) / (lengths(searched - x) * lengths(start))
+    assert turned.median() < 0.7
+    assert objective(found).mean() < 0.5 * objective(searched).mean()
+
+
+RELEASED = {"fgsm": released_fgsm_l2, "pgd": partial(released_pgd_l2, steps=3)}
+
+
+@pytest.mark.parametrize("attack", RELEASED.values(), ids=RELEASED)
+def test_the_released_attacks_leave_images_models_and_modes_alone(attack, partly_frozen, mnist_test):
+    model, y = partly_frozen, mnist_test.y[:3]
+    x = mnist_test.x[:3].clone().requires_grad_(True)
+    before, mode, state = x.detach().clone(), modes(model), copy.deepcopy(model.state_dict())
+    x_adv = attack(untargeted(model, y), x, 1.0)
+    assert not x_adv.requires_grad and x.grad is None and torch.equal(x.detach(), before)
+    assert modes(model) == mode and all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("attack", RELEASED.values(), ids=RELEASED)
+def test_the_released_attacks_of_radius_zero_return_the_images_and_refuse_what_pgd_refuses(attack):
+    x = images()
+    torch.testing.assert_close(attack(bumpy, x, 0.0), x)
+    with pytest.raises(ValueError, match="radius must be finite"):
+        attack(bumpy, x, -1.0)
+    with pytest.raises(ValueError, match="outside the bounds"):
+        attack(bumpy, x + 1, 1.0)
+    with pytest.raises(ValueError, match="floating point"):
+        attack(bumpy, torch.zeros(2, 1, 4, 4, dtype=torch.long), 1.0)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"step_size": -0.1}, {"steps": 1, "step_size": -0.1}])
+def test_the_released_pgd_refuses_no_steps_and_negative_ones(options):
+    with pytest.raises(ValueError, match="at least"):
+        released_pgd_l2(bumpy, images(), 1.0, **options)
+
+
 # --- Errors --------------------------------------------------------------------------------------
+
+
+def test_an_unknown_variant_of_the_path_objective_is_refused_by_name(readers):
+    with pytest.raises(ValueError, match="corrected, released, printed; got 'exact'"):
+        paths(readers, torch.arange(3), "exact")
 
 
 @pytest.mark.parametrize("attack", [fgsm, pgd])
@@ -798,7 +1073,7 @@ def test_an_objective_that_is_not_one_loss_for_each_image_is_refused(objective, 
         attack(objective, images(), Linf(0.1))
 
 
-@pytest.mark.parametrize("objective", [untargeted, targeted])
+@pytest.mark.parametrize("objective", [untargeted, targeted, paths])
 def test_another_number_of_labels_than_images_is_refused(objective, trained_cnn, mnist_test):
     with pytest.raises(ValueError, match="3 labels, got 4 images"):
         fgsm(objective(trained_cnn, mnist_test.y[:3]), mnist_test.x[:4], Linf(0.1))

@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dnabook import data
-from dnabook.data import CIFAR10_CLASSES, Batches, DataError, Images, load
+from dnabook.data import (
+    CIFAR10_CLASSES,
+    Batches,
+    DataError,
+    DownloadError,
+    Images,
+    crop_and_flip,
+    load,
+    load_or_stand_in,
+)
 
 # --- MNIST ---------------------------------------------------------------------------------------
 
@@ -293,6 +302,67 @@ def test_a_data_folder_that_does_not_exist_is_named(tmp_path, monkeypatch, no_do
     assert not no_download
 
 
+# --- A stand-in ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_cifar10_that_cannot_be_downloaded_is_stood_in_for_by_color_mnist(split, no_download):
+    found = load_or_stand_in("cifar10", split, limit=30, device="cpu")
+    expected = load("color-mnist", split, limit=30, device="cpu")
+    assert torch.equal(found.x, expected.x) and torch.equal(found.y, expected.y)
+    assert (found.name, found.split, found.digest) == ("color-mnist", split, expected.digest)
+    assert len(no_download) == 1
+
+
+def test_a_failed_download_is_told_apart_from_other_data_errors(no_download):
+    assert issubclass(DownloadError, DataError)
+    with pytest.raises(DownloadError, match="no network"):
+        load("cifar10", "test", device="cpu")
+
+
+def test_a_cifar10_that_is_here_is_not_stood_in_for(batches_folder, no_download):
+    found, expected = load_or_stand_in("cifar10", "test", device="cpu"), load("cifar10", "test", device="cpu")
+    assert found.name == "cifar10" and torch.equal(found.x, expected.x)
+    assert not no_download
+
+
+@pytest.mark.parametrize("damage", ["damaged file", "empty folder", "no folder", "not a tar"])
+def test_a_damaged_cifar10_is_not_stood_in_for(damage, tmp_path, monkeypatch, request):
+    if damage == "damaged file":
+        file = request.getfixturevalue("batches_folder")[0] / "test_batch"
+        file.write_bytes(file.read_bytes()[:-3])
+    else:
+        path = tmp_path / "elsewhere"
+        if damage == "empty folder":
+            (path / "cifar-10-batches-py").mkdir(parents=True)
+        elif damage == "not a tar":
+            path.write_text("not a tar")
+        monkeypatch.setenv("DNABOOK_DATA", str(path))
+    with pytest.raises(DataError) as caught:
+        load_or_stand_in("cifar10", "test", device="cpu")
+    assert not isinstance(caught.value, DownloadError)
+
+
+def test_only_a_download_error_is_stood_in_for(monkeypatch):
+    def broken(split):
+        raise error
+
+    monkeypatch.setattr(data, "_cifar10", broken)
+    for error in (DataError("damaged"), OSError("disk"), MemoryError()):
+        with pytest.raises(type(error)):
+            load_or_stand_in("cifar10", "test", device="cpu")
+    error = DownloadError("away")
+    assert load_or_stand_in("cifar10", "test", limit=3, device="cpu").name == "color-mnist"
+
+
+@pytest.mark.parametrize("name", ["mnist", "color-mnist"])
+def test_what_travels_with_the_package_is_loaded_as_it_is(name):
+    found, expected = (f(name, "test", limit=5, device="cpu") for f in (load_or_stand_in, load))
+    assert found.name == name and torch.equal(found.x, expected.x)
+    with pytest.raises(ValueError, match="unknown data set"):
+        load_or_stand_in("imagenet")
+
+
 # --- CIFAR-10 as JPEG files ----------------------------------------------------------------------
 
 
@@ -516,3 +586,99 @@ def test_restoring_the_state_of_the_generator_resumes_the_order():
 def test_batch_sizes_that_do_not_fit_are_refused(size):
     with pytest.raises(ValueError, match=f"1..10, got {size}"):
         Batches(numbered(10), size)
+
+
+# --- Augmentation --------------------------------------------------------------------------------
+
+
+def crop_and_flip_by_hand(x, generator, padding=4):
+    """Image by image: pad with black, cut out at the drawn place, then mirror half of them."""
+    n, channels, height, width = x.shape
+    shifts = torch.randint(-padding, padding + 1, (n, 2), generator=generator)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    out = []
+    for image, (dy, dx), mirror in zip(x, shifts.tolist(), mirrored.tolist(), strict=True):
+        padded = torch.zeros(channels, height + 2 * padding, width + 2 * padding)
+        padded[:, padding : padding + height, padding : padding + width] = image
+        top, left = padding + dy, padding + dx
+        cut = padded[:, top : top + height, left : left + width]
+        out.append(cut.flip(2) if mirror else cut)
+    return torch.stack(out)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+    padding=st.integers(0, 5), seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_crop_and_flip_equals_a_loop_over_the_images(shape, padding, seed):
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    before = x.clone()
+    found, expected = (
+        f(x, torch.Generator().manual_seed(seed), padding) for f in (crop_and_flip, crop_and_flip_by_hand)
+    )
+    assert torch.equal(found, expected)
+    assert torch.equal(x, before)
+
+
+def test_crop_and_flip_pads_by_four_pixels_unless_told_otherwise():
+    x = torch.rand(20, 3, 32, 32)
+    found, expected = (f(x, torch.Generator().manual_seed(1)) for f in (crop_and_flip, crop_and_flip_by_hand))
+    assert torch.equal(found, expected)
+
+
+def test_shifts_are_uniform_in_both_directions_and_half_of_the_images_are_mirrored():
+    n = 4000
+    x = torch.zeros(n, 1, 11, 11)
+    x[:, :, 5, 5], x[:, :, 5, 6] = 1.0, 0.5  # a centre and what is to the right of it
+    found = crop_and_flip(x, torch.Generator().manual_seed(0), padding=4)
+    place = (found == 1).flatten(1).float().argmax(1)
+    rows, columns = (place // 11).bincount(minlength=11), (place % 11).bincount(minlength=11)
+    for counts in (rows, columns):
+        assert counts[0] == counts[10] == 0
+        assert (counts[1:10] - n / 9).abs().max() < 4 * (n * 8 / 81) ** 0.5
+    after = found.flatten(1).gather(1, (place + 1)[:, None])
+    assert abs((after == 0.5).float().mean() - 0.5) < 4 * 0.5 / n**0.5  # in the others it is to the left
+
+
+def test_augmented_batches_are_the_plain_ones_moved_with_their_labels_untouched(coloured):
+    plain, moved = Batches(coloured, 40, seed=3), Batches(coloured, 40, seed=3, augment=crop_and_flip)
+    generator = torch.Generator().manual_seed(3)
+    order = torch.randperm(100, generator=generator)
+    batches = list(zip(plain, moved, strict=True))
+    assert len(batches) == len(moved) == 2
+    for index, ((x, y), (moved_x, moved_y)) in zip(order[:80].split(40), batches, strict=True):
+        assert torch.equal(y, moved_y) and torch.equal(y, coloured.y[index])
+        assert torch.equal(x, coloured.x[index]) and not torch.equal(x, moved_x)
+        assert torch.equal(moved_x, crop_and_flip_by_hand(x, generator))
+
+
+def assert_same_batches(found, expected):
+    for (x, y), (other_x, other_y) in zip(found, expected, strict=True):
+        assert torch.equal(x, other_x) and torch.equal(y, other_y)
+
+
+def test_augmented_batches_repeat_with_the_seed_and_differ_between_epochs(coloured):
+    first, same, other = (Batches(coloured, 25, seed=seed, augment=crop_and_flip) for seed in (1, 1, 2))
+    epochs = [list(first) for _ in range(2)]
+    torch.rand(5)  # the global random state has no say
+    for epoch in epochs:
+        assert_same_batches(list(same), epoch)
+    sums = [torch.cat([x for x, _ in epoch]).sum().item() for epoch in (*epochs, list(other))]
+    assert len(set(sums)) == 3  # cropping takes away something else each time
+
+
+def test_augmented_batches_resume_from_the_state_of_the_generator(coloured):
+    batches = Batches(coloured, 25, augment=crop_and_flip)
+    list(batches)
+    state = batches.generator.get_state()
+    resumed = Batches(coloured, 25, seed=99, augment=crop_and_flip)
+    resumed.generator.set_state(state)
+    for _ in range(2):
+        assert_same_batches(list(resumed), list(batches))
+
+
+def test_a_default_device_set_elsewhere_does_not_change_the_augmentation():
+    x = torch.rand(6, 3, 8, 8)
+    expected = crop_and_flip(x, torch.Generator().manual_seed(0))
+    with torch.device("meta"):
+        assert torch.equal(crop_and_flip(x, torch.Generator("cpu").manual_seed(0)), expected)

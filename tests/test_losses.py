@@ -1,6 +1,8 @@
-"""The correlation loss against Algorithm 1 in plain numpy, its symmetries, and Eqs. 5 and 8 by hand."""
+"""The correlation loss against Algorithm 1 in plain numpy, its symmetries, and Eqs. 4, 5 and 8 by hand."""
 
+import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dnabook import losses, measures, models
+from dnabook import autoencoders, losses, measures, models, training
 from dnabook.losses import correlation_loss
 
-VARIANTS = ("released", "printed")
+PAPER = ("released", "printed")  # what Algorithm 1 is read as; "corrected" is ours
+VARIANTS = losses.VARIANTS
+released = partial(correlation_loss, variant="released")
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -25,14 +29,16 @@ def features(n, m, seed=0, dtype=torch.float64):
 
 
 def algorithm_1(z1, z2, variant="released", epsilon=1e-3, eta=5e-4):
-    """Algorithm 1 step by step: QR mask, column of ones, pseudo-inverse, two sums of squares, two logs."""
-    z1, z2 = z1.flatten(1).double().numpy(), z2.flatten(1).double().numpy()
-    diagonal = np.zeros(z1.shape[1])  # N < M: R has N rows, so the columns after the N-th depend on them
-    r = np.diag(np.linalg.qr(z1, mode="r"))
-    diagonal[: len(r)] = np.abs(r)
-    kept = diagonal > eta * diagonal.max()
-    design = np.column_stack([z1[:, kept], np.ones(len(z1))])
-    residual = z2 - design @ (np.linalg.pinv(design, rcond=1e-9) @ z2)
+    """Algorithm 1 step by step: QR mask, column of ones, pseudo-inverse, two sums of squares, two logs.
+
+    "corrected": the same on standardised units, sums become means, and both directions are averaged.
+    """
+    z1, z2 = (z.flatten(1).double().numpy() for z in (z1, z2))
+    if variant == "corrected":
+        z1, z2 = standardised(z1), standardised(z2)
+        unexplained = [(left_over(*pair, eta) ** 2).mean() for pair in ((z1, z2), (z2, z1))]
+        return np.mean([math.log(1 + epsilon) - math.log(u + epsilon) for u in unexplained])
+    residual = left_over(z1, z2, eta)
     if variant == "released":
         ss_res, ss_total = np.linalg.norm(residual) ** 2, np.linalg.norm(z2 - z2.mean(0)) ** 2
     else:
@@ -40,8 +46,35 @@ def algorithm_1(z1, z2, variant="released", epsilon=1e-3, eta=5e-4):
     return math.log(ss_total + epsilon) - math.log(ss_res + epsilon)
 
 
+def left_over(z1, z2, eta):
+    """What the columns of z1 that pass the mask, and a column of ones, leave of z2."""
+    diagonal = np.zeros(z1.shape[1])  # N < M: R has N rows, so the columns after the N-th depend on them
+    r = np.diag(np.linalg.qr(z1, mode="r"))
+    diagonal[: len(r)] = np.abs(r)
+    kept = diagonal > eta * diagonal.max()
+    design = np.column_stack([z1[:, kept], np.ones(len(z1))])
+    return z2 - design @ (np.linalg.pinv(design, rcond=1e-9) @ z2)
+
+
+def standardised(z):
+    """Units of variance v / (v + a hundredth of the mean variance); constant ones are exactly 0."""
+    z = z - z[0]  # so that centring leaves no rounding of a constant
+    variance = z.var(0)
+    return (z - z.mean(0)) / np.sqrt(variance + max(0.01 * variance.mean(), 1e-200))
+
+
 def algorithm_1_torch(z1, z2, variant="released", epsilon=1e-3, eta=5e-4):
     """The same through torch.linalg.pinv, so that autograd differentiates the regression itself."""
+    if variant == "corrected":
+        variances = [z.var(0, correction=0) for z in (z1, z2)]
+        z1, z2 = (
+            (z - z.mean(0)) / (v + 0.01 * v.mean()).sqrt() for z, v in zip((z1, z2), variances, strict=True)
+        )
+        each = [
+            math.log(1 + epsilon) - torch.log((b - a @ (torch.linalg.pinv(a) @ b)).square().mean() + epsilon)
+            for a, b in ((z1, z2), (z2, z1))
+        ]
+        return (each[0] + each[1]) / 2
     diagonal = torch.linalg.qr(z1.detach()).R.diagonal().abs()
     kept = diagonal > eta * diagonal.max()
     design = torch.cat([z1[:, kept], torch.ones_like(z1[:, :1])], 1)
@@ -53,6 +86,7 @@ def algorithm_1_torch(z1, z2, variant="released", epsilon=1e-3, eta=5e-4):
     return torch.log(ss_total + epsilon) - torch.log(ss_res + epsilon)
 
 
+CEILING = math.log(1 / 1e-3 + 1)  # of the corrected loss
 Z = features(60, 8)
 AWKWARD = {
     "generic": Z,
@@ -100,24 +134,24 @@ def test_epsilon_and_eta_are_those_of_algorithm_1(epsilon, eta):
     z1 = features(60, 8) * torch.logspace(0, -3, 8).double()  # column norms fall from 1 to 1e-3
     z2 = features(60, 5, seed=1) + 1000 * z1[:, -1:]
     expected = algorithm_1(z1, z2, epsilon=epsilon, eta=eta)
-    assert correlation_loss(z1, z2, epsilon=epsilon, eta=eta).item() == pytest.approx(expected, abs=1e-6)
+    assert released(z1, z2, epsilon=epsilon, eta=eta).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_eta_decides_whether_a_faint_informative_column_counts():
     faint = 1e-3 * draw(60, 1)
     z1, z2 = torch.cat([draw(60, 1, seed=1), faint], 1), 1000 * faint
-    assert correlation_loss(z1, z2, eta=1e-2) < 0.2 < 5 < correlation_loss(z1, z2, eta=1e-4)
+    assert released(z1, z2, eta=1e-2) < 0.2 < 5 < released(z1, z2, eta=1e-4)
 
 
 def test_released_is_minus_log_one_minus_r_squared_up_to_epsilon():
     z1, z2 = features(60, 8), features(60, 5, seed=1)
     expected = -math.log(1 - measures.r_squared(z1, z2))
-    assert correlation_loss(z1, z2, epsilon=0.0).item() == pytest.approx(expected, abs=1e-9)
+    assert released(z1, z2, epsilon=0.0).item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_printed_counts_a_shared_mean_as_agreement_and_released_does_not():
     z1, z2 = draw(200, 3), 10 + draw(200, 3, seed=1)
-    assert correlation_loss(z1, z2) < 0.05
+    assert released(z1, z2) < 0.05
     assert correlation_loss(z1, z2, variant="printed") > 4
 
 
@@ -135,31 +169,31 @@ def test_an_exact_affine_relation_reaches_the_ceiling():
     z1 = features(60, 8)
     z2 = z1 @ draw(8, 5, seed=1) - 3
     total = (z2 - z2.mean(0)).square().sum().item()
-    assert correlation_loss(z1, z2).item() == pytest.approx(math.log(total / 1e-3 + 1), abs=1e-6)
+    assert released(z1, z2).item() == pytest.approx(math.log(total / 1e-3 + 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("n, m", [(2, 1), (10, 9), (10, 30)])
 def test_no_more_rows_than_columns_reach_the_ceiling_whatever_the_features(n, m):
     z1, z2 = draw(n, m), draw(n, 4, seed=1)
     total = (z2 - z2.mean(0)).square().sum().item()
-    assert correlation_loss(z1, z2).item() == pytest.approx(math.log(total / 1e-3 + 1), abs=1e-3)
+    assert released(z1, z2).item() == pytest.approx(math.log(total / 1e-3 + 1), abs=1e-3)
 
 
 def test_a_constant_target_gives_zero():
     for z2 in (torch.full((60, 3), 0.7).double(), torch.zeros(60, 3).double()):
-        assert correlation_loss(features(60, 8), z2).item() == pytest.approx(0, abs=1e-12)
-        assert correlation_loss(features(60, 8).float(), z2.float()).item() == pytest.approx(0, abs=1e-6)
+        assert released(features(60, 8), z2).item() == pytest.approx(0, abs=1e-12)
+        assert released(features(60, 8).float(), z2.float()).item() == pytest.approx(0, abs=1e-6)
     assert correlation_loss(features(60, 8), torch.zeros(60, 3).double(), variant="printed").item() == 0
 
 
 def test_features_that_say_nothing_give_zero():
     for z1 in (torch.zeros(60, 3), torch.full((60, 3), 0.7)):
-        assert correlation_loss(z1, features(60, 5)).item() == pytest.approx(0, abs=1e-12)
+        assert released(z1, features(60, 5)).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_independent_gaussians_score_their_chance_floor_not_zero():
     n, m = 100, 40
-    scores = [correlation_loss(draw(n, m, seed=2 * i), draw(n, 30, seed=2 * i + 1)).item() for i in range(20)]
+    scores = [released(draw(n, m, seed=2 * i), draw(n, 30, seed=2 * i + 1)).item() for i in range(20)]
     assert np.mean(scores) == pytest.approx(-math.log(1 - m / (n - 1)), rel=0.02)
 
 
@@ -171,27 +205,27 @@ def test_correlation_loss_is_unchanged_by_invertible_affine_maps_of_z1(seed, shi
     z1, z2 = features(60, 8, seed=seed), features(60, 5, seed=seed + 1)
     orthogonal = torch.linalg.qr(draw(8, 8, seed=seed + 2)).Q
     invertible = orthogonal @ torch.diag(torch.linspace(0.5, 2, 8).double()) @ orthogonal.T.roll(1, 0)
-    expected = correlation_loss(z1, z2).item()
-    assert correlation_loss(scale * z1 @ invertible + shift, z2).item() == pytest.approx(expected, abs=1e-7)
+    expected = released(z1, z2).item()
+    assert released(scale * z1 @ invertible + shift, z2).item() == pytest.approx(expected, abs=1e-7)
 
 
 def test_correlation_loss_is_unchanged_by_permuting_and_flipping_the_units_of_z1():
     z1, z2 = features(60, 8), features(60, 5, seed=1)
     changed = z1[:, torch.tensor([3, 1, 0, 7, 2, 6, 5, 4])] * torch.tensor([1, -1, 2, 1, -1, 1, 3, 1.0])
-    torch.testing.assert_close(correlation_loss(changed, z2), correlation_loss(z1, z2))
+    torch.testing.assert_close(released(changed, z2), released(z1, z2))
 
 
 def test_correlation_loss_is_unchanged_by_orthogonal_maps_and_shifts_of_z2():
     z1, z2 = features(60, 8), features(60, 5, seed=1)
     orthogonal = torch.linalg.qr(draw(5, 5, seed=2)).Q
-    torch.testing.assert_close(correlation_loss(z1, z2 @ orthogonal + 3), correlation_loss(z1, z2))
+    torch.testing.assert_close(released(z1, z2 @ orthogonal + 3), released(z1, z2))
 
 
 def test_correlation_loss_changes_when_one_unit_of_z2_is_inflated():
     z1 = features(60, 8)
     z2 = torch.cat([z1[:, :4], draw(60, 1, seed=1)], 1)
     inflated = z2 * torch.tensor([1, 1, 1, 1, 100.0]).double()
-    assert correlation_loss(z1, inflated) < 0.3 < 0.8 < correlation_loss(z1, z2)
+    assert released(z1, inflated) < 0.3 < 0.8 < released(z1, z2)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -206,40 +240,208 @@ def test_correlation_loss_is_unchanged_by_permuting_the_rows_of_both(variant):
 
 def test_correlation_loss_is_unchanged_by_duplicated_columns_of_z1():
     z1, z2 = features(60, 8), features(60, 5, seed=1)
-    torch.testing.assert_close(
-        correlation_loss(torch.cat([z1, z1, z1[:, :2]], 1), z2), correlation_loss(z1, z2)
-    )
+    torch.testing.assert_close(released(torch.cat([z1, z1, z1[:, :2]], 1), z2), released(z1, z2))
 
 
 def test_correlation_loss_flattens_feature_maps():
     maps1, maps2 = features(40, 12).reshape(40, 3, 2, 2), features(40, 8, seed=1).reshape(40, 2, 2, 2)
-    torch.testing.assert_close(
-        correlation_loss(maps1, maps2), correlation_loss(maps1.flatten(1), maps2.flatten(1))
-    )
+    torch.testing.assert_close(released(maps1, maps2), released(maps1.flatten(1), maps2.flatten(1)))
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e-2, 1e2, 1e4])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-7), (torch.float32, 1e-3)])
 def test_correlation_loss_does_not_depend_on_the_scale_of_z1(scale, dtype, tolerance):
     z1, z2 = features(60, 8, dtype=dtype), features(60, 5, seed=1, dtype=dtype)
-    expected = correlation_loss(z1, z2).item()
-    assert correlation_loss(scale * z1, z2).item() == pytest.approx(expected, abs=tolerance)
+    expected = released(z1, z2).item()
+    assert released(scale * z1, z2).item() == pytest.approx(expected, abs=tolerance)
 
 
 def test_collapsing_the_rank_of_z1_satisfies_the_loss_while_z2_still_determines_z1():
     """The loss has a direction: one live unit cannot predict forty, but forty predict that one exactly."""
     z2 = features(400, 40)
     z1 = torch.cat([z2[:, :1], torch.zeros(400, 39).double()], 1)
-    assert correlation_loss(z1, z2) < 0.06
-    assert correlation_loss(z2, z1) > 10
+    assert released(z1, z2) < 0.06
+    assert released(z2, z1) > 10
     assert measures.r_squared(z2, z1, heldout=True) > 0.99
 
 
 def test_inflating_one_direction_of_z2_satisfies_the_loss_while_z2_still_determines_z1():
     z1 = features(400, 5)
     z2 = torch.cat([z1, 100 * draw(400, 1, seed=1)], 1)
-    assert correlation_loss(z1, z2) < 0.05
-    assert correlation_loss(z2, z1) > 10
+    assert released(z1, z2) < 0.05
+    assert released(z2, z1) > 10
+
+
+# --- The corrected variant -----------------------------------------------------------------------
+
+
+def test_the_default_is_the_corrected_variant(small):
+    model1, model2, x, y = small
+    z1, z2 = features(60, 8), features(60, 5, seed=1)
+    assert correlation_loss(z1, z2) == correlation_loss(z1, z2, variant="corrected") != released(z1, z2)
+    default, corrected = (
+        losses.decorrelation(model1, model2, **options)(x, y) for options in ({}, {"variant": "corrected"})
+    )
+    assert default == corrected
+
+
+@given(n=st.integers(2, 40), m1=st.integers(1, 9), m2=st.integers(1, 9), seed=st.integers(0, 10**6))
+def test_the_corrected_loss_is_symmetric_in_its_arguments(n, m1, m2, seed):
+    z1 = features(n, m1, seed=seed)
+    z2 = features(n, m2, seed=seed + 1) + z1[:, :1]
+    torch.testing.assert_close(correlation_loss(z1, z2), correlation_loss(z2, z1), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("epsilon, eta", [(1e-3, 5e-4), (1.0, 1e-2), (1e-6, 1e-4)])
+def test_epsilon_and_eta_of_the_corrected_loss_are_those_of_the_reference(epsilon, eta):
+    z1 = features(60, 8)
+    z1 = torch.cat([z1, z1[:, :1] + 1e-3 * draw(60, 1)], 1)  # kept at 1e-4 and dropped at 1e-2
+    z2 = features(60, 5, seed=1) + z1[:, :5]
+    expected = algorithm_1(z1, z2, "corrected", epsilon, eta)
+    assert correlation_loss(z1, z2, epsilon=epsilon, eta=eta).item() == pytest.approx(expected, abs=1e-6)
+
+
+@given(
+    seed=st.integers(0, 10**6), side=st.sampled_from([0, 1]), powers=st.floats(-9, 9), shift=st.floats(-9, 9)
+)
+def test_the_corrected_loss_is_unchanged_by_scaling_and_shifting_a_whole_side(seed, side, powers, shift):
+    pair = [features(60, 8, seed=seed), features(60, 5, seed=seed + 1)]
+    expected = correlation_loss(*pair).item()
+    pair[side] = 2**powers * (pair[side] + shift)
+    assert correlation_loss(*pair).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("floor", [0.0, losses.FLOOR])
+@given(seed=st.integers(0, 10**6))
+def test_the_corrected_loss_is_unchanged_by_scaling_every_unit_up_to_the_floor(side, floor, seed):
+    """A unit of variance v counts v / (v + floor): that, and nothing else, its scale can change."""
+    pair = [features(60, 8, seed=seed), features(60, 5, seed=seed + 1)]
+    scaled = list(pair)
+    scaled[side] = pair[side] * (4 * torch.rand(pair[side].shape[1]).double() - 2) + draw(
+        pair[side].shape[1], seed=seed
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "FLOOR", 0.0)
+        exact = correlation_loss(*pair).item()
+        patch.setattr(losses, "FLOOR", floor)
+        found = correlation_loss(*scaled).item()
+    slack = max(math.log(1 + (floor * z.var(0).mean() / z.var(0).min()).item()) for z in scaled)
+    assert exact - 1e-9 <= found <= exact + slack + 1e-9
+
+
+@pytest.mark.parametrize("k", range(5))
+def test_every_dead_unit_counts_as_explained(k):
+    """k of 5 units of z2 die: the share of its variance that z1 leaves unexplained falls by k / 5."""
+    z1, z2 = draw(2000, 4), draw(2000, 5, seed=1)
+    alive = correlation_loss(z1, z2, epsilon=0.0).item()
+    z2[:, :k] = 0.7
+    expected = alive + math.log(5 / (5 - k)) / 2  # in one of the two directions
+    assert correlation_loss(z1, z2, epsilon=0.0).item() == pytest.approx(expected, abs=0.01)
+
+
+CONSTANTS = {"dead": 0.0, "one": 1.0, "a tenth": 0.1, "0.7": 0.7, "large": 1234.567, "negative": -0.3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", CONSTANTS.values(), ids=CONSTANTS)
+@pytest.mark.parametrize("n", [7, 60, 1000])
+def test_constant_features_are_at_the_ceiling_and_their_gradients_are_finite(n, value, dtype):
+    """Half of the ceiling when the other side lives, which they cannot predict, and all of it when not."""
+    constant = torch.full((n, 3), value, dtype=dtype).requires_grad_()
+    alive = draw(n, 4, dtype=dtype).requires_grad_()
+    unsaid = correlation_loss(alive, torch.zeros(n, 3, dtype=dtype)).item() - CEILING / 2
+    assert 0 <= unsaid < 0.03  # the direction in which nothing is said, but for the floor
+    for pair in ((alive, constant), (constant, alive)):
+        loss = correlation_loss(*pair)
+        assert loss.item() == pytest.approx(CEILING / 2 + unsaid, abs=0.02)
+        for gradient in torch.autograd.grad(loss, pair):
+            assert gradient.isfinite().all()
+    loss = correlation_loss(constant, 2 * constant)
+    assert loss.item() == pytest.approx(CEILING, abs=0.04)
+    assert torch.autograd.grad(loss, constant)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_fewer_rows_than_units_on_both_sides_reach_the_corrected_ceiling(n):
+    assert correlation_loss(draw(n, 30), draw(n, 20, seed=1)).item() == pytest.approx(CEILING, abs=1e-3)
+
+
+def test_features_that_determine_each_other_reach_the_corrected_ceiling():
+    z = draw(60, 8)
+    assert correlation_loss(z, z @ draw(8, 8, seed=1) - 3).item() == pytest.approx(CEILING, abs=1e-3)
+
+
+def test_many_independent_features_score_the_chance_floor_and_the_variance_floor_only():
+    n, m = 20_000, 20
+    z1, z2 = draw(n, m), 5 * draw(n, m, seed=1) - 2
+    expected = math.log(1 + losses.FLOOR) - math.log(1 - m / (n - 1))
+    assert correlation_loss(z1, z2).item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_corrected_loss_is_the_mean_of_minus_log_one_minus_r_squared_in_both_directions():
+    z1, z2 = (torch.from_numpy(standardised(features(200, m, seed=m).numpy())) for m in (8, 5))
+    z1, z2 = (z / z.square().mean(0).sqrt() for z in (z1, z2))  # units of variance one
+    both = [-math.log(1 - measures.r_squared(*pair)) for pair in ((z1, z2), (z2, z1))]
+    expected = np.mean(both) + math.log(1 + losses.FLOOR)
+    assert correlation_loss(z1, z2, epsilon=0.0).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.fixture
+def related():
+    """Two layers of 20 units, each half its own and half the other's."""
+    shared = draw(1000, 20)
+    return shared + 0.5 * draw(1000, 20, seed=1), shared @ draw(20, 20, seed=2) / 20**0.5 + 0.5 * draw(
+        1000, 20, seed=3
+    )
+
+
+def collapse_of_z1(z1, z2):
+    """All units of z1 but two go constant: released 1.01 to 0.08, corrected 0.83 to 1.51."""
+    return torch.cat([z1[:, :2], torch.full_like(z1[:, 2:], 0.7)], 1), z2
+
+
+def inflation_of_z2(z1, z2):
+    """One unit of z2 unknown to z1 outgrows all others: released 1.01 to 0.02, corrected 0.83 to 1.81."""
+    return z1, torch.cat([z2[:, 1:], 1e3 * draw(len(z2), 1, seed=9)], 1)
+
+
+def constancy_of_z2(z1, z2):
+    """All units of z2 go constant: released 1.01 to 0.00, corrected 0.83 to 3.46."""
+    return z1, torch.full_like(z2, 0.7)
+
+
+@pytest.mark.parametrize("cheat", [collapse_of_z1, inflation_of_z2, constancy_of_z2])
+def test_a_cheat_lowers_the_released_loss_and_raises_the_corrected_one(cheat, related):
+    """Each leaves the side that can still predict the other as it is, and is no decorrelation."""
+    before, after = (
+        [correlation_loss(*pair, variant=v).item() for v in ("released", "corrected")]
+        for pair in (related, cheat(*related))
+    )
+    shown = "released {0:.2f} to {2:.2f}, corrected {1:.2f} to {3:.2f}".format(*before, *after)
+    assert after[0] < 0.25 * before[0], shown
+    assert after[1] > before[1] + 0.5, shown
+
+
+def test_a_constant_side_costs_half_the_ceiling_so_it_pays_only_from_nearly_perfect_prediction():
+    """What the mean of both directions leaves open: above 3.5 a dead side is the lower of the two."""
+    z = draw(1000, 5)
+    tight, loose = (z + noise * draw(1000, 5, seed=1) for noise in (0.1, 0.3))
+    dead = correlation_loss(z, torch.zeros_like(z))
+    assert correlation_loss(z, loose) < dead < correlation_loss(z, tight)
+    assert measures.r_squared(z, loose) < 1 - math.exp(-CEILING / 2) < measures.r_squared(z, tight)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_the_loss_is_computed_in_single_precision(variant, dtype):
+    z1, z2 = features(60, 8).to(dtype).requires_grad_(), features(60, 5, seed=1).to(dtype).requires_grad_()
+    expected = correlation_loss(z1.float(), z2.float(), variant=variant)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = correlation_loss(z1, z2, variant=variant)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    gradients = torch.autograd.grad(found, (z1, z2))
+    assert all(g.dtype == dtype and g.isfinite().all() and g.norm() > 0 for g in gradients)
 
 
 # --- The correlation loss: gradients -------------------------------------------------------------
@@ -267,7 +469,7 @@ def test_gradients_in_single_precision_agree_with_double():
     z1, z2 = features(200, 40, dtype=torch.float32), features(200, 10, seed=1, dtype=torch.float32)
     single = [z.clone().requires_grad_() for z in (z1, z2)]
     double = [z.double().requires_grad_() for z in (z1, z2)]
-    got, expected = (torch.autograd.grad(correlation_loss(*z), z) for z in (single, double))
+    got, expected = (torch.autograd.grad(released(*z), z) for z in (single, double))
     for one, other in zip(got, expected, strict=True):
         assert (one - other).norm() <= 1e-4 * other.norm()
 
@@ -278,7 +480,7 @@ def test_descending_the_loss_lowers_r_squared_from_z1_to_z2():
     z2 = z1[:, :4] + features(80, 4, seed=1)
     before = measures.r_squared(z1, z2)
     leaves = [z.clone().requires_grad_() for z in (z1, z2)]
-    step1, step2 = torch.autograd.grad(correlation_loss(*leaves), leaves)
+    step1, step2 = torch.autograd.grad(released(*leaves), leaves)
     assert measures.r_squared(z1 - step1, z2) < before - 1e-3
     assert measures.r_squared(z1, z2 - step2) < before - 1e-3
 
@@ -286,8 +488,8 @@ def test_descending_the_loss_lowers_r_squared_from_z1_to_z2():
 def test_duplicated_columns_of_z1_get_no_gradient_and_the_kept_ones_all_of_it():
     z, z2 = features(60, 4), features(60, 3, seed=1)
     alone, doubled = z.clone().requires_grad_(), torch.cat([z, z], 1).requires_grad_()
-    expected = torch.autograd.grad(correlation_loss(alone, z2), alone)[0]
-    gradient = torch.autograd.grad(correlation_loss(doubled, z2), doubled)[0]
+    expected = torch.autograd.grad(released(alone, z2), alone)[0]
+    gradient = torch.autograd.grad(released(doubled, z2), doubled)[0]
     torch.testing.assert_close(gradient[:, :4], expected)
     assert (gradient[:, 4:] == 0).all()
 
@@ -322,7 +524,8 @@ def test_value_and_gradients_are_finite_on_dead_constant_and_duplicated_units(
     loss.backward()
     assert loss.dtype == torch.float32 and loss.shape == ()
     assert loss.isfinite() and z1.grad.isfinite().all() and z2.grad.isfinite().all()
-    ceiling = math.log(z2.detach().double().square().sum() / 1e-3 + 1)
+    z2 = z2.detach().double()
+    ceiling = CEILING if variant == "corrected" else math.log(z2.square().sum() / 1e-3 + 1)
     assert -1e-3 <= loss.item() <= ceiling + 1e-3
 
 
@@ -346,10 +549,12 @@ def test_correlation_loss_refuses(z1, z2):
 
 def test_an_unknown_variant_is_refused_by_name():
     model = models.CNN()
-    with pytest.raises(ValueError, match="'corrected'"):
-        correlation_loss(torch.rand(4, 2), torch.rand(4, 2), variant="corrected")
-    with pytest.raises(ValueError, match="'corrected'"):
-        losses.decorrelation(model, model, variant="corrected")
+    with pytest.raises(ValueError, match="corrected, released, printed; got 'exact'"):
+        correlation_loss(torch.rand(4, 2), torch.rand(4, 2), variant="exact")
+    with pytest.raises(ValueError, match="'exact'"):
+        losses.decorrelation(model, model, variant="exact")
+    with pytest.raises(ValueError, match="'exact'"):
+        losses.reconstruction(autoencoders.mnist_autoencoder(), variant="exact")
 
 
 # --- Objectives ----------------------------------------------------------------------------------
@@ -393,7 +598,7 @@ def test_equation_8_adds_the_weighted_correlation_loss_to_the_cross_entropies(sm
     terms = losses.decorrelation(model1, model2, correlation_weight=0.3, variant=variant)(x, y)
     ce1, ce2 = (cross_entropy_by_hand(m, x, y) for m in (model1, model2))
     correlation = algorithm_1(model1.features(x).detach(), model2.features(x).detach(), variant)
-    together = ce1 + ce2 if variant == "printed" else math.sqrt(ce1**2 + ce2**2)
+    together = math.sqrt(ce1**2 + ce2**2) if variant == "released" else ce1 + ce2
     assert terms["loss"].item() == pytest.approx(together + 0.3 * correlation, abs=1e-6)
     assert terms["correlation"].item() == pytest.approx(correlation, abs=1e-6)
     assert terms["cross_entropy_1"].item() == pytest.approx(ce1)
@@ -403,7 +608,7 @@ def test_equation_8_adds_the_weighted_correlation_loss_to_the_cross_entropies(sm
 def test_released_weighs_equal_cross_entropies_by_0_71(small):
     model, _, x, y = small
     released, printed = (
-        losses.decorrelation(model, model, correlation_weight=0, variant=v)(x, y)["loss"] for v in VARIANTS
+        losses.decorrelation(model, model, correlation_weight=0, variant=v)(x, y)["loss"] for v in PAPER
     )
     assert (released / printed).item() == pytest.approx(1 / math.sqrt(2))
 
@@ -421,12 +626,16 @@ def test_at_weight_zero_no_correlation_is_computed_or_logged(small, variant, mon
         losses.decorrelation(model1, model2, correlation_weight=0.1)(x, y)
 
 
-def test_the_correlation_of_equation_8_goes_from_model_1_to_model_2_and_trains_both_bodies(small):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_correlation_of_equation_8_trains_both_bodies_and_goes_both_ways_only_when_corrected(
+    small, variant
+):
     model1, model2, x, y = small
-    terms = losses.decorrelation(model1, model2)(x, y)
     z1, z2 = model1.features(x), model2.features(x)
-    assert abs(correlation_loss(z1, z2) - correlation_loss(z2, z1)) > 0.01
-    torch.testing.assert_close(terms["correlation"], correlation_loss(z1, z2))
+    there, back = correlation_loss(z1, z2, variant=variant), correlation_loss(z2, z1, variant=variant)
+    assert (abs(there - back) < 1e-12) == (variant == "corrected")
+    terms = losses.decorrelation(model1, model2, variant=variant)(x, y)
+    torch.testing.assert_close(terms["correlation"], there)
     terms["correlation"].backward()
     for model in (model1, model2):
         assert model.body.weight.grad.norm() > 1e-4
@@ -499,3 +708,170 @@ def test_an_objective_hands_out_the_parameters_of_all_its_models_in_order(small)
         assert objective.models == (model1, model2)
         expected = [*model1.parameters(), *model2.parameters()]
         assert all(a is b for a, b in zip(objective.parameters(), expected, strict=True))
+
+
+# --- Equation 4: reconstruction ------------------------------------------------------------------
+
+
+def toy(necks=2, span=1, unshared=2):
+    """A double-precision autoencoder of vectors, 6 → 3 → 6; its last layer ends in the span's interval."""
+    widths = [(6, 5), (5, 4), (4, 3), (3, 4), (4, 5)]
+    layers = [lambda i=i, o=o: nn.Sequential(nn.Linear(i, o), nn.Tanh()) for i, o in widths]
+    layers.append(lambda: nn.Sequential(nn.Linear(5, 6), nn.Sigmoid() if span == 1 else nn.Tanh()))
+    return autoencoders.NeckedAutoencoder(layers, necks=necks, span=span, unshared=unshared).double()
+
+
+def codes_and_errors_by_hand(autoencoder, x):
+    """Each path's code, and its squared error in the units the layers work in, without `span`."""
+    if autoencoder.span == 2:
+        x = x * 2 - 1
+    codes = [squeeze(autoencoder.encoder(x)) for squeeze in autoencoder.squeeze]
+    images = [autoencoder.decoder(w(z)) for w, z in zip(autoencoder.widen, codes, strict=True)]
+    errors = [float(((image - x).detach().numpy() ** 2).sum()) / x.numel() for image in images]
+    return [z.detach() for z in codes], errors
+
+
+@pytest.fixture
+def vectors():
+    return draw(40, 6).sigmoid()
+
+
+@pytest.mark.parametrize("span", [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equation_4_adds_the_weighted_correlation_of_the_codes_to_the_errors(variant, span, vectors):
+    autoencoder = toy(span=span)
+    (z1, z2), (e1, e2) = codes_and_errors_by_hand(autoencoder, vectors)
+    terms = losses.reconstruction(autoencoder, correlation_weight=0.3, variant=variant)(vectors, None)
+    correlation = algorithm_1(z1, z2, variant)
+    together = e1**2 + e2**2 if variant == "printed" else math.sqrt(e1**2 + e2**2)
+    assert set(terms) == {"loss", "mse_1", "mse_2", "correlation"}
+    assert [terms["mse_1"].item(), terms["mse_2"].item()] == pytest.approx([e1, e2])
+    assert terms["correlation"].item() == pytest.approx(correlation, abs=1e-6)
+    assert terms["loss"].item() == pytest.approx(together + 0.3 * correlation, abs=1e-6)
+
+
+@pytest.mark.parametrize("make, error", [("mnist_autoencoder", 0.25), ("cifar10_autoencoder", 1.0)])
+def test_grey_instead_of_black_is_an_error_of_a_quarter_on_mnist_and_of_one_on_cifar10(make, error):
+    autoencoder = getattr(autoencoders, make)()
+    with torch.no_grad():
+        for parameter in autoencoder.parameters():
+            parameter.zero_()  # Sigmoid(0) and Tanh(0) are both the middle of their interval
+    black = torch.zeros(3, 1, 28, 28) if make[0] == "m" else torch.zeros(3, 3, 32, 32)
+    terms = losses.reconstruction(autoencoder)(black, None)
+    assert [terms["mse_1"].item(), terms["mse_2"].item()] == [error, error]
+
+
+@pytest.mark.parametrize("span", [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_with_one_neck_every_variant_of_equation_4_is_the_mean_squared_error(
+    variant, span, vectors, monkeypatch
+):
+    monkeypatch.setattr(losses, "correlation_loss", None)  # calling it fails
+    autoencoder = toy(necks=1, span=span)
+    _, [error] = codes_and_errors_by_hand(autoencoder, vectors)
+    terms = losses.reconstruction(autoencoder, correlation_weight=0.3, variant=variant)(vectors, None)
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx({
+        "loss": error, "mse_1": error,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_at_weight_zero_equation_4_computes_no_correlation(variant, vectors, monkeypatch):
+    monkeypatch.setattr(losses, "correlation_loss", None)
+    autoencoder = toy()
+    _, (e1, e2) = codes_and_errors_by_hand(autoencoder, vectors)
+    terms = losses.reconstruction(autoencoder, correlation_weight=0.0, variant=variant)(vectors, None)
+    assert set(terms) == {"loss", "mse_1", "mse_2"}
+    assert terms["loss"].item() == pytest.approx(
+        e1**2 + e2**2 if variant == "printed" else math.hypot(e1, e2)
+    )
+
+
+def test_with_three_necks_the_correlation_is_the_mean_over_the_three_pairs(vectors):
+    autoencoder = toy(necks=3)
+    (z1, z2, z3), errors = codes_and_errors_by_hand(autoencoder, vectors)
+    terms = losses.reconstruction(autoencoder)(vectors, None)
+    each = [correlation_loss(*pair).item() for pair in ((z1, z2), (z1, z3), (z2, z3))]
+    assert terms["correlation"].item() == pytest.approx(np.mean(each))
+    expected = math.sqrt(sum(e**2 for e in errors)) + 0.05 * np.mean(each)
+    assert terms["loss"].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_correlation_of_equation_4_trains_the_encoder_and_every_squeeze_but_nothing_behind_the_code(
+    variant, vectors
+):
+    autoencoder = toy()
+    losses.reconstruction(autoencoder, variant=variant)(vectors, None)["correlation"].backward()
+    for part in (autoencoder.encoder, *autoencoder.squeeze):
+        assert all(p.grad.norm() > 1e-6 for p in part.parameters())
+    for part in (autoencoder.decoder, *autoencoder.widen):
+        assert all(p.grad is None for p in part.parameters())
+
+
+def test_equation_4_runs_on_the_paper_s_networks(mnist_train):
+    for autoencoder, x in (
+        (autoencoders.mnist_autoencoder(), mnist_train.x[:80]),
+        (autoencoders.cifar10_autoencoder(), torch.rand(4, 3, 32, 32)),
+    ):
+        losses.reconstruction(autoencoder)(x, None)["loss"].backward()
+        assert all(p.grad.isfinite().all() for p in autoencoder.parameters())
+
+
+# --- Reading reconstructions ---------------------------------------------------------------------
+
+
+class Spy(nn.Module):
+    """A linear classifier that keeps the images it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.seen = nn.Linear(6, 4).double(), []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("necks", [1, 2, 3])
+def test_each_image_is_read_once_by_one_path_and_every_path_reads_its_share(necks, vectors):
+    autoencoder, classifier, x = toy(necks=necks), Spy(), vectors[:7]
+    y = torch.tensor([0, 1, 2, 3, 0, 1, 3])
+    loss = losses.reading(classifier, autoencoder)(x, y)["loss"]
+    [seen] = classifier.seen
+    images = torch.stack(autoencoder(x)).detach()  # (paths, N, 6)
+    which = (images[:, :, None] - seen).abs().amax(-1) < 1e-12  # (paths, N, N): path p of image i is j
+    assert which.any(0).any(1).all() and which.sum() == 7  # all images, each once
+    assert all(share in (7 // necks, 7 // necks + 1) for share in which.sum((1, 2)))
+    _, order, position = which.nonzero().T
+    labels = torch.empty_like(y).scatter(0, position, y[order])
+    assert loss.item() == pytest.approx(cross_entropy_by_hand(classifier, seen, labels))
+
+
+def test_without_an_autoencoder_the_images_themselves_are_read(small):
+    model, _, x, y = small
+    terms = losses.reading(model)(x, y)
+    assert set(terms) == {"loss"}
+    assert terms["loss"].item() == pytest.approx(cross_entropy_by_hand(model, x, y))
+
+
+def test_reading_trains_the_classifier_only_and_leaves_the_autoencoder_s_modes_and_statistics_alone():
+    """In training, so that a BatchNorm read in its own mode would show."""
+    torch.manual_seed(1)
+    autoencoder = autoencoders.cifar10_autoencoder().train()
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    autoencoder.squeeze[0].eval()  # one part is frozen
+    modes = [module.training for module in autoencoder.modules()]
+    before = copy.deepcopy(autoencoder.state_dict())
+    objective, x, y = losses.reading(classifier, autoencoder), torch.rand(6, 3, 32, 32), torch.arange(6)
+    assert objective.models == (classifier,)
+    objective(x, y)["loss"].backward()
+    assert all(p.grad is None for p in autoencoder.parameters())
+    assert all(p.grad.norm() > 0 for p in classifier.parameters())
+    training.fit(objective, objective.parameters(), [(x, y)] * 3, epochs=1)
+    assert [module.training for module in autoencoder.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in autoencoder.state_dict().items())
+    with torch.no_grad(), models.evaluating(autoencoder):
+        images = torch.cat([autoencoder(x[::2])[0], autoencoder(x[1::2])[1]])
+    expected = nn.functional.cross_entropy(classifier(images), torch.tensor([0, 2, 4, 1, 3, 5]))
+    torch.testing.assert_close(objective(x, y)["loss"], expected)

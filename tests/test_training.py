@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 
 import pytest
 import torch
 from torch import nn
 
-from dnabook.data import Batches
-from dnabook.losses import Objective, classification
+from dnabook import losses
+from dnabook.autoencoders import cifar10_autoencoder, mnist_autoencoder
+from dnabook.data import Batches, crop_and_flip
+from dnabook.losses import Objective, classification, reconstruction
 from dnabook.models import CNN
-from dnabook.training import fit
+from dnabook.training import fit, has_bfloat16
 
 
 def regression(model):
@@ -277,6 +280,140 @@ def test_batches_without_a_generator_may_be_resumed_too(problem):
     assert history == expected and torch.equal(flat(fresh), flat(whole))
 
 
+# --- The one-cycle schedule ----------------------------------------------------------------------
+
+
+def rates(epochs, steps_an_epoch, **options):
+    """The learning rate of every step: how far Adam moves a parameter whose gradient is always 1."""
+    model, places = nn.Linear(1, 1, bias=False).double(), []
+
+    def terms(x, y):
+        places.append(float(model.weight.detach()))
+        return {"loss": model.weight.sum()}
+
+    batches = [(torch.zeros(1), torch.zeros(1))] * steps_an_epoch
+    fit(Objective((model,), terms), model.parameters(), batches, epochs=epochs, **options)
+    return -torch.tensor([*places, float(model.weight.detach())], dtype=torch.float64).diff()
+
+
+def test_the_rate_is_constant_unless_told_otherwise():
+    torch.testing.assert_close(
+        rates(3, 5, learning_rate=0.02), torch.full((15,), 0.02).double(), rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("epochs, steps", [(10, 10), (1, 100), (100, 1)])
+def test_one_cycle_rises_to_the_peak_in_the_first_third_of_all_steps_and_falls_to_nearly_nothing(
+    epochs, steps
+):
+    found = rates(epochs, steps, learning_rate=0.02, schedule="one_cycle")
+    assert len(found) == 100
+    peak = int(found.argmax())
+    assert 25 <= peak <= 34
+    assert found[peak] == pytest.approx(0.02, rel=1e-5)
+    assert (found[: peak + 1].diff() > 0).all() and (found[peak:].diff() < 0).all()
+    assert found[0] < 0.05 * found[peak] and found[-1] < 1e-4 * found[peak]
+    fall = torch.tensor([(1 + math.cos(math.pi * t / (99 - peak))) / 2 for t in range(100 - peak)]).double()
+    torch.testing.assert_close(found[peak:], 0.02 * fall, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_a_one_cycle_run_interrupted_between_epochs_ends_as_if_it_had_not_been(start, after):
+    checkpoint = Memory()
+
+    def stopping(iterable, description):
+        for epoch in iterable:
+            if epoch == after:
+                raise Interrupted
+            yield epoch
+
+    expected = run(start(), schedule="one_cycle")
+    with pytest.raises(Interrupted):
+        run(start(), schedule="one_cycle", progress=stopping, checkpoint=checkpoint)
+    assert len(checkpoint.saved) == after
+    assert_identical(run(start(seed=99), schedule="one_cycle", checkpoint=checkpoint), expected)
+    assert expected[0] != run(start())[0]  # the schedule matters
+
+
+def test_augmented_one_cycle_training_of_an_autoencoder_resumes_to_identical_weights(mnist_train):
+    def begin(seed):
+        torch.manual_seed(seed)
+        batches = Batches(mnist_train[:40], 20, seed=seed, augment=crop_and_flip)
+        return reconstruction(mnist_autoencoder()), batches
+
+    options = {"epochs": 4, "schedule": "one_cycle"}
+    expected, checkpoint = run(begin(0), **options), Memory()
+
+    def stopping(iterable, description):
+        yield from list(iterable)[:2]
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(begin(0), progress=stopping, checkpoint=checkpoint, **options)
+    assert_identical(run(begin(99), checkpoint=checkpoint, **options), expected)
+
+
+# --- bfloat16 ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_bfloat16_multiplies_in_bfloat16_and_keeps_parameters_statistics_and_losses_in_float32(
+    bfloat16, monkeypatch
+):
+    autoencoder, seen, inside = cifar10_autoencoder(), [], []
+    for module in autoencoder.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, x, out: seen.append(out.dtype))
+    original = losses._correlation_loss
+
+    def spy(z1, z2, *options):
+        inside.append((z1.dtype, z2.dtype, (z1.T @ z1).dtype, torch.is_autocast_enabled("cpu")))
+        return original(z1, z2, *options)
+
+    monkeypatch.setattr(losses, "_correlation_loss", spy)
+    plain, kinds = reconstruction(autoencoder), []
+
+    def terms(x, y):
+        named = plain(x, y)
+        kinds.extend(value.dtype for value in named.values())
+        return named
+
+    batches = [(torch.rand(4, 3, 32, 32), None)]
+    before = flat(autoencoder)
+    fit(Objective(plain.models, terms), plain.parameters(), batches, epochs=1, bfloat16=bfloat16)
+    assert set(seen) == {torch.bfloat16 if bfloat16 else torch.float32}
+    assert inside == [(torch.float32, torch.float32, torch.float32, False)]
+    assert set(kinds) == {torch.float32} and len(kinds) == 4
+    floating = [value for value in autoencoder.state_dict().values() if value.is_floating_point()]
+    assert all(value.dtype == torch.float32 for value in floating)
+    assert all(p.grad.dtype == torch.float32 for p in autoencoder.parameters())
+    assert (flat(autoencoder) != before).any()
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_an_autoencoder_trained_in_bfloat16_learns_from_nearly_the_same_losses(mnist_train):
+    objective = reconstruction(mnist_autoencoder())
+    batch = mnist_train.x[:200], mnist_train.y[:200]
+    with torch.no_grad():
+        expected = {name: [float(value)] for name, value in objective(*batch).items()}
+    history = fit(objective, objective.parameters(), [batch], epochs=15, bfloat16=True)
+    for name, values in expected.items():
+        assert history[name][:1] == pytest.approx(values, rel=0.02)
+        assert history[name][-1] < 0.9 * values[0]
+
+
+def test_has_bfloat16_answers_for_every_device(monkeypatch):
+    cpu = torch.device("cpu")
+    assert has_bfloat16(cpu) in (True, False)
+    assert not has_bfloat16(torch.device("meta")) and not has_bfloat16(torch.device("mps"))
+    for answer in (True, False):
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
+        assert has_bfloat16(cpu) is answer
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda answer=answer, **_: answer)
+        assert has_bfloat16(torch.device("cuda")) is answer
+
+
 # --- Errors --------------------------------------------------------------------------------------
 
 
@@ -311,3 +448,9 @@ def test_an_epoch_without_batches_is_refused_rather_than_repeating_the_last(batc
     objective = Objective((model,), lambda x, y: {"loss": model(x).square().mean()})
     with pytest.raises(ValueError, match="gave nothing in epoch"):
         fit(objective, objective.parameters(), batches, epochs=2)
+
+
+def test_an_unknown_schedule_is_refused(problem):
+    model, batches, _ = problem
+    with pytest.raises(ValueError, match='"constant" or "one_cycle", got \'cosine\''):
+        fit(regression(model), model.parameters(), batches, epochs=1, schedule="cosine")

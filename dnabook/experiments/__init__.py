@@ -24,10 +24,10 @@ class Context(NamedTuple):
     """Where a trial runs, how it shows progress, where a training run keeps its state, what is kept of it.
 
     checkpoint(**settings) gives the place for a training run with these settings, or None.
-    keep(**models) hands over trained models whose weights the chapters' live cells load.
+    keep(**items) hands over trained models and tensors that the chapters' live cells load.
     """
 
     device: torch.device
     progress: Callable[..., Iterable] = quiet
     checkpoint: Callable[..., Checkpoint | None] = lambda **settings: None
-    keep: Callable[..., None] = lambda **models: None
+    keep: Callable[..., None] = lambda **items: None

@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from dnabook import data
 from dnabook.autoencoders import Reconstructor
 from dnabook.experiments import Context
 from dnabook.experiments.reconstruction import ARMS, Training, attack_rows, clean_row, quality, train
 
 TITLE = "Attacked photographs through a DNA and through a plain autoencoder (Figs. 8, 9)"
+
+EXAMPLES = 200  # test images kept beside the weights
 
 PAPER = Training(batch_size=1250, augment=True)
 
@@ -65,7 +69,9 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     test = data.load_or_stand_in(config.images, "test", device=context.device)[: config.clean_images]
     autoencoder, classifier, history = train(config.training, ARMS[setting["arm"]], images, seed, context)
     if setting["arm"] == "dna":
-        context.keep(dna=autoencoder, dna_classifier=classifier)
+        some = test[:EXAMPLES]  # so that the chapter's live cells have photographs where none can be had
+        pixels = (some.x * 255).round().to(torch.uint8)
+        context.keep(dna=autoencoder, dna_classifier=classifier, examples=pixels, labels=some.y)
     model = Reconstructor(autoencoder, classifier).eval()
     rows = attack_rows(
         model, test[: config.test_images], config.attacks, tuple(e / 255 for e in config.epsilons_255),

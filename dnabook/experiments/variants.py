@@ -60,7 +60,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
 
     Values: "accuracy" of both models on all test images; "predictability", for each direction held-out R² and
     live units; "transfer", PGD-ℓ∞ rows of `pairs.transfer_rows`; "l2", for FGSM and PGD in ℓ2, released and
-    corrected, the share fooled, the mean length of the change and its cosine with the random start.
+    corrected, how many of `n` images are read wrongly by model 1 and the mean length of the change.
     """
     variant = setting["variant"]
     arm = "regular" if variant == "none" else "decorrelated"
