@@ -7,6 +7,7 @@ PYTHON ?= python3
 SCALE ?= laptop
 OPTIONS ?=
 BIN := .venv/bin
+PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/scoreboard.md book/errata.md book/status.md
 
 .PHONY: book test records pairs bench finding clean
 
@@ -23,7 +24,7 @@ test: .venv/.ok
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 -o timeout=1200 book
 
 pairs: .venv/.ok
-	$(BIN)/jupytext --quiet --update --to ipynb book/intro.md book/[0-9]*.md
+	$(BIN)/jupytext --quiet --update --to ipynb $(PAGES)
 
 # torchattacks pins an old `requests` that it does not need here, so it comes without its dependencies.
 .venv/.ok: requirements.txt pyproject.toml
@@ -43,7 +44,7 @@ pairs: .venv/.ok
 	@touch $@
 
 clean:
-	rm -rf _build .pytest_cache .hypothesis book/results/*-smoke.json
+	rm -rf _build .pytest_cache .hypothesis book/results/*-smoke.*
 
 bench: .venv/.ok
 	$(BIN)/python benchmarks/speed.py

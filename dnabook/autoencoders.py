@@ -183,6 +183,7 @@ class Reconstructor(nn.Module):
         self.autoencoder, self.classifier = autoencoder, classifier
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, paths, 10)."""
         images = self.autoencoder(x)
         logits = self.classifier(torch.cat(images))
         return logits.unflatten(0, (len(images), len(x))).transpose(0, 1)

@@ -213,6 +213,9 @@ def make(
     record = current(name, scale) or Record(name, scale, config_of(name, scale))
     device = _usable(device) if device else data.default_device()
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
+    if missing:
+        with FileLock(_lock(record)):
+            _set_aside(record)
     for setting, seed in progress(missing, f"{name} ({scale})") if missing else ():
         trial = _run_trial(name, scale, setting, seed, device, progress)
         record = _save_trial(record, trial)
@@ -258,16 +261,27 @@ def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
     }
 
 
+def _lock(record: Record) -> Path:
+    return cache_path(f"locks/{path(record.name, record.scale).name}.lock")
+
+
+def _set_aside(record: Record) -> None:
+    """Rename a record of another configuration, and the weights beside it, to names ending in .old."""
+    file = path(record.name, record.scale)
+    on_disk = load(record.name, record.scale)
+    if on_disk and on_disk.config != record.config:
+        for old in (file, file.with_suffix(".safetensors")):
+            if old.exists():
+                old.rename(old.with_suffix(f".old{old.suffix}"))
+
+
 def _save_trial(record: Record, trial: dict[str, Any]) -> Record:
     """Add one trial to the record on disk, which other processes may be adding to."""
     file = path(record.name, record.scale)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_path(f"locks/{file.name}.lock")):
-        on_disk = load(record.name, record.scale)
-        if on_disk and on_disk.config != record.config:
-            file.rename(file.with_suffix(".old.json"))
-            on_disk = None
-        record = on_disk or Record(record.name, record.scale, record.config)
+    with FileLock(_lock(record)):
+        _set_aside(record)  # written meanwhile by other code
+        record = load(record.name, record.scale) or Record(record.name, record.scale, record.config)
         if not record.find(trial["setting"], trial["seed"]):
             record.trials.append(trial)
         record.trials.sort(key=lambda t: (t["seed"], json.dumps(t["setting"])))

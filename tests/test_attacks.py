@@ -951,7 +951,7 @@ def test_the_released_fgsm_moves_images_of_equal_gradients_by_the_radius_over_th
 
 
 def authors_pgd(model, x, y, radius, steps, step_size, noise):
-    """The released loop: a start clipped but not projected, steps along the raw mean gradient, into box, then ball."""
+    """The released loop: a start that is only clipped, raw mean gradients, into the box, then the ball."""
     x_adv = (x + noise).clamp(0, 1)
     for _ in range(steps):
         leaf = x_adv.clone().requires_grad_()

@@ -8,8 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dnabook import attacks, experiments, measures, records, training
-from dnabook.experiments import Context, feature_correlation, pairs, parameter_distance, transfer
+from dnabook import attacks, data, experiments, losses, measures, models, records, training
+from dnabook.dverge import PRESETS
+from dnabook.experiments import (
+    Context,
+    dverge,
+    feature_correlation,
+    pairs,
+    parameter_distance,
+    transfer,
+    variants,
+)  # fmt: skip
 from dnabook.training import quiet
 
 CPU = Context(device=torch.device("cpu"))
@@ -43,6 +52,18 @@ def checkpoints_before_transfer(correlation_record):
 def transfer_record(checkpoints_before_transfer):
     """Run after `feature_correlation`, whose trained pairs it finds in the cache."""
     return smoke("transfer")
+
+
+@pytest.fixture(scope="module")
+def dverge_record(transfer_record):
+    """Run after `transfer`: its regular pair is where DVERGE begins."""
+    return smoke("dverge")
+
+
+@pytest.fixture(scope="module")
+def variants_record(transfer_record):
+    """Run after `transfer`: its decorrelated pair is the released variant."""
+    return smoke("variants")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +102,11 @@ def test_the_paper_s_settings_are_those_of_its_text():
     assert (figure3.training.epochs, figure3.training.learning_rate) == (20, 5e-3)
     assert figure3.training.correlation_weight == 0.05
     assert (figure3.steps, figure3.epsilons) == (40, (0.05, 0.10, 0.15, 0.20))
+    figure4 = dverge.Config()
+    assert figure4.training == figure3.training
+    assert (figure4.epochs, figure4.batch_size, figure4.learning_rate) == (10, 1000, 5e-3)
+    assert (figure4.epsilons, figure4.distil_steps) == ((0.05, 0.10, 0.15), None)
+    assert {("regular", "paper"), ("decorrelated", "paper")} <= set(figure4.arms)
 
 
 # --- Smoke runs ----------------------------------------------------------------------------------
@@ -211,12 +237,16 @@ def test_experiments_that_need_the_same_trained_pair_train_it_once(
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
-def test_a_smoke_record_is_complete_and_fits_into_json(name, distance_record, transfer_record):
+def test_a_smoke_record_is_complete_and_fits_into_json(name, transfer_record):
+    smoke(name)  # runs what no test has run yet
     record = records.current(name, "smoke")
-    assert record.find(records.experiment(name).settings(records.experiment(name).SCALES["smoke"])[-1], 0)
+    settings = records.experiment(name).settings(records.experiment(name).SCALES["smoke"])
+    assert all(record.find(setting, 0) for setting in settings) and len(record.trials) == len(settings)
     assert json.loads(json.dumps(dataclasses.asdict(record))) == dataclasses.asdict(record)
-    runs = len(record.trials)
-    assert len(smoke(name).trials) == runs
+    for trial in record.trials:
+        accuracy = trial["values"]["accuracy"]
+        assert len(accuracy) == 2 and all(0 <= a <= 1 for a in accuracy)  # `dnabook show` prints them
+    assert smoke(name) == record
 
 
 def test_a_run_repeats_exactly_with_its_seed():
@@ -227,6 +257,147 @@ def test_a_run_repeats_exactly_with_its_seed():
     first, again, other = (parameter_distance.run(config, setting, seed, CPU) for seed in (3, 3, 4))
     assert first == again
     assert first["history"] != other["history"] and first["initial_distance"] != other["initial_distance"]
+
+
+# --- DVERGE --------------------------------------------------------------------------------------
+
+
+def test_figure_4_attacks_the_pair_before_and_after_every_epoch(dverge_record):
+    config = dverge.SCALES["smoke"]
+    epochs = range(config.epochs + 1)
+    assert {(t["setting"]["arm"], t["setting"]["preset"]) for t in dverge_record.trials} == set(config.arms)
+    for trial in dverge_record.trials:
+        values = trial["values"]
+        assert [each["epoch"] for each in values["epochs"]] == list(epochs)
+        assert values["accuracy"] == values["epochs"][-1]["accuracy"]
+        assert len({tuple(each["accuracy"]) for each in values["epochs"]}) == len(epochs)  # it trains
+        own = {"paper": {"loss_1", "loss_2"}}.get(trial["setting"]["preset"], {"loss_1"})
+        assert set(values["epochs"][0]) == {"epoch", "accuracy"}
+        assert all(set(each) == {"epoch", "accuracy", *own} for each in values["epochs"][1:])
+        place = [(row["epoch"], row["epsilon"], row["source"], row["target"]) for row in values["transfer"]]
+        assert place == [(n, e, *d) for n in epochs for e in config.epsilons for d in pairs.DIRECTIONS]
+        for row in values["transfer"]:
+            assert row["attack"] == "pgd-linf" and row["n"] == config.test_images
+            assert 0 <= row["both_fooled"] <= row["source_fooled"] <= row["n"]
+
+
+def test_every_way_of_going_on_begins_with_figure_3_s_pair(dverge_record, transfer_record):
+    accuracy = transfer_record.find({"architecture": "cnn", "arm": "regular"}, 0)["values"]["accuracy"]
+    config = dverge.SCALES["smoke"]
+    assert {arm for arm, _ in config.arms} == {"regular"}
+    starts = [
+        (trial["values"]["epochs"][0], [row for row in trial["values"]["transfer"] if row["epoch"] == 0])
+        for trial in dverge_record.trials
+    ]
+    assert all(start == starts[0] for start in starts)
+    assert starts[0][0]["accuracy"] == accuracy
+    ends = [trial["values"]["accuracy"] for trial in dverge_record.trials]
+    assert len({tuple(end) for end in ends}) == len(ends)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_fewer_steps_of_distilling_reach_as_far_and_change_nothing_else(name):
+    preset = PRESETS[name]
+    assert dverge.preset_of(dverge.Config(), name) == preset
+    fewer = dverge.preset_of(dverge.Config(distil_steps=5), name)
+    assert fewer.steps == 5
+    assert fewer.steps * fewer.step_size == pytest.approx(preset.steps * preset.step_size)
+    assert replace(fewer, steps=preset.steps, step_size=preset.step_size) == preset
+
+
+SHORT = dverge.Config(
+    TINY, epochs=2, batch_size=100, train_images=200, distil_steps=3, epsilons=(0.1,), steps=2, test_images=50
+)
+
+
+def passes(going_on, preset):
+    """Forward passes of the first model and its backward passes, over both epochs."""
+    pair = models.CNN(), models.CNN()
+    forward, backward = [], []
+    pair[0].body[0].register_forward_hook(lambda *_: forward.append(1))
+    pair[0].body[3].register_full_backward_hook(lambda *_: backward.append(1))
+    assert len(list(going_on(SHORT, preset, pair, 0, CPU))) == SHORT.epochs
+    return len(forward), len(backward)
+
+
+def test_plain_training_makes_as_many_passes_as_dverge():
+    batches = SHORT.epochs * 2
+    plain, paper = passes(dverge._plain, "plain"), passes(dverge._dverge, "paper")
+    assert plain == (4 * batches, 4 * batches)
+    assert paper == (5 * batches, 4 * batches)  # the target's features need no backward pass
+
+
+def test_plain_training_is_one_run_of_side_by_side_training():
+    pair, other = ([models.CNN(), models.CNN()] for _ in range(2))
+    for model, twin in zip(pair, other, strict=True):
+        twin.load_state_dict(model.state_dict())
+    terms = list(dverge._plain(SHORT, "plain", tuple(pair), 3, CPU))
+    objective = losses.classification(*other)
+    images = data.load("mnist", limit=SHORT.train_images, device="cpu")
+    history = training.fit(objective, objective.parameters(), data.Batches(images, 100, seed=3), epochs=8)
+    assert [each["loss_1"] for each in terms] == [history["loss"][3], history["loss"][7]]
+    for model, twin in zip(pair, other, strict=True):
+        assert measures.parameter_distance(model, twin) == 0
+
+
+def test_dverge_repeats_exactly_with_its_seed():
+    config, setting = replace(SHORT, epochs=1), {"arm": "regular", "preset": "official"}
+    assert dverge.run(config, setting, 3, CPU) == dverge.run(config, setting, 3, CPU)
+
+
+# --- Variants ------------------------------------------------------------------------------------
+
+
+def test_the_errata_compare_every_variant_on_features_transfer_and_l2_attacks(variants_record):
+    config = variants.SCALES["smoke"]
+    assert len(variants_record.trials) == len(config.architectures) * len(config.variants)
+    for trial in variants_record.trials:
+        values = trial["values"]
+        assert [(r["source"], r["target"]) for r in values["predictability"]] == list(pairs.DIRECTIONS)
+        assert all(row["heldout"] <= 1 and 0 < row["live_units"] <= 784 for row in values["predictability"])
+        place = [(row["attack"], row["epsilon"], row["source"]) for row in values["transfer"]]
+        assert place == [("pgd-linf", e, source) for e in config.epsilons for source in (1, 2)]
+        assert len(values["history"]["correlation"]) == config.training.epochs
+        assert [(r["attack"], r["epsilon"]) for r in values["l2"]] == [
+            (name, e) for name in ("fgsm", "pgd") for e in config.epsilons
+        ]
+
+
+def test_the_released_l2_attacks_miss_the_length_that_the_corrected_ones_keep(variants_record):
+    for row in variants_record.rows("l2"):
+        assert row["radius"] == pytest.approx(28 * row["epsilon"]) and row["n"] == 250
+        assert 0.4 * row["radius"] < row["corrected_length"] <= row["radius"] * (1 + 1e-5)
+        assert 0 <= row["released_fooled"] <= row["n"] and 0 <= row["corrected_fooled"] <= row["n"]
+        if row["attack"] == "fgsm":  # a length that the batch shares: 1/√N of the radius, were all alike
+            assert row["released_length"] < 2 * row["radius"] / 250**0.5
+            assert row["released_fooled"] <= row["corrected_fooled"]
+        else:  # it starts far outside the ball and stays near where it started
+            assert row["released_length"] <= row["radius"] * (1 + 1e-5)
+
+
+def test_the_released_variant_is_figure_3_s_decorrelated_pair(variants_record, transfer_record):
+    figure3 = transfer_record.find({"architecture": "cnn", "arm": "decorrelated"}, 0)["values"]
+    found = {t["setting"]["variant"]: t["values"] for t in variants_record.trials}
+    assert found["released"]["accuracy"] == figure3["accuracy"]
+    assert found["released"]["history"] == figure3["history"]
+    assert found["corrected"]["history"]["correlation"] != found["released"]["history"]["correlation"]
+
+
+@pytest.mark.parametrize("variant, arm", [
+    ("none", "regular"), ("printed", "decorrelated"), ("released", "decorrelated"),
+    ("corrected", "decorrelated"),
+])  # fmt: skip
+def test_each_variant_of_the_errata_trains_with_its_own_loss(variant, arm, monkeypatch):
+    asked = []
+
+    def stop(how, architecture, arm, seed, context):
+        asked.append((how.variant if arm == "decorrelated" else None, architecture, arm, seed))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(variants, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        variants.run(variants.Config(), {"architecture": "cnn", "variant": variant}, 2, CPU)
+    assert asked == [(None if arm == "regular" else variant, "cnn", arm, 2)]
 
 
 # --- Pairs ---------------------------------------------------------------------------------------

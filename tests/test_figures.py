@@ -11,8 +11,9 @@ import pytest
 import torch
 from test_summaries import counts, trial
 
-from dnabook import figures
+from dnabook import figures, records, summaries
 from dnabook.records import Record
+from dnabook.training import quiet
 
 matplotlib.use("agg")
 
@@ -124,3 +125,50 @@ def test_no_interval_is_drawn_for_fewer_than_three_pairs():
     record.trials = [t for t in record.trials if t["seed"] < 2]
     for container in figures.transfer(record).axes[0].containers:
         assert all(math.isnan(y) for bar in container[2] for _, y in np.concatenate(bar.get_segments()))
+
+
+# --- Autoencoders and DVERGE ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def autoencoder_record():
+    return records.get("autoencoder_mnist", "smoke", device="cpu", progress=quiet)
+
+
+@pytest.fixture(scope="module")
+def dverge_record():
+    return records.get("dverge", "smoke", device="cpu", progress=quiet)
+
+
+def test_figure_6_has_a_panel_for_each_attack_and_a_line_for_each_curve(autoencoder_record):
+    figure = figures.reconstruction(autoencoder_record)
+    assert [axis.get_title() for axis in figure.axes] == ["FGSM", "PGD"]
+    for axis in figure.axes:
+        lines = [container.lines[0] for container in axis.containers]
+        assert len(lines) == len(figures.FIGURE_6)
+    clean = summaries.reconstruction(autoencoder_record, arm="dna").mean
+    assert figure.axes[0].containers[0].lines[0].get_ydata()[0] == pytest.approx(clean)
+    attacked = summaries.reconstruction(
+        autoencoder_record, arm="autoencoder", attack="pgd", epsilon=0.15
+    ).mean
+    assert figure.axes[1].containers[2].lines[0].get_ydata()[-1] == pytest.approx(attacked)
+
+
+def test_figure_4_has_transfer_above_accuracy_for_each_start(dverge_record):
+    figure = figures.dverge(dverge_record)
+    starts = len(dverge_record.config["arms"])
+    assert len(figure.axes) == 2 * starts
+    top = figure.axes[0].containers[0].lines[0]
+    where = {"arm": "regular", "preset": "paper", "epsilon": dverge_record.config["epsilons"][0]}
+    expected = [
+        summaries.transfer(summaries.healthy(dverge_record), conditioned=False, epoch=e, **where).mean
+        for e in range(dverge_record.config["epochs"] + 1)
+    ]
+    assert top.get_ydata() == pytest.approx(expected, nan_ok=True)
+    assert figure.axes[0].get_ylabel() == "transfer rate"
+    assert figure.axes[starts].get_ylabel() == "natural accuracy"
+
+
+def test_figure_5_names_its_parts():
+    texts = {text.get_text().replace("\n", " ") for text in figures.dual_neck().axes[0].texts}
+    assert {"encoder (shared)", "decoder (shared)", "neck 1", "neck 2", "correlation loss"} <= texts

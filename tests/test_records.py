@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 import dnabook
 from dnabook import records
+from dnabook.experiments import Context
 from dnabook.records import Checkpoint, Record, RecordError
 from dnabook.training import quiet
 
@@ -511,14 +514,187 @@ def test_checkpoints_are_shared_by_equal_settings_and_seeds_only(fake):
     assert len({files["red", 0, 1], files["red", 0, 2], files["red", 1, 1], files["red", 1, 2]}) == 4
 
 
-def test_a_checkpoint_made_by_other_code_is_another_file(monkeypatch, tmp_path):
+@pytest.mark.parametrize("changed", [
+    "data", "models", "autoencoders", "regression", "measures", "losses", "training", "experiments/pairs",
+    "experiments/reconstruction",
+])  # fmt: skip
+def test_a_checkpoint_made_by_other_code_is_another_file(changed, monkeypatch, tmp_path):
     key = {"size": 1, "seed": 0}
     package = tmp_path / "dnabook"
-    for name in ("data", "models", "regression", "measures", "losses", "training", "experiments/pairs"):
+    for name in (*records.TRAINING_CODE, "figures"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / f"{name}.py").write_text("1")
     monkeypatch.setattr(records, "__file__", str(package / "records.py"))
     before = records._checkpoint_path(key)
+    (package / "figures.py").write_text("2")
     assert records._checkpoint_path(key) == before
-    (package / "losses.py").write_text("2")
+    (package / f"{changed}.py").write_text("2")
     assert records._checkpoint_path(key) != before
+
+
+# --- Weights -------------------------------------------------------------------------------------
+
+
+class Mixed(nn.Module):
+    """Parameters in two memory layouts and buffers of two types; above a million parameters when `large`."""
+
+    def __init__(self, large=False):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        self.norm = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(1000, 1000 if large else 20)
+        self.norm.running_mean.uniform_()
+        self.norm.num_batches_tracked.fill_(70_001)
+
+
+def keeping(models):
+    """A `before` that keeps, of each colour, its own models."""
+    return lambda setting, seed, context: context.keep(**models[setting["colour"]])
+
+
+def stored(scale="smoke"):
+    return load_file(records.weights_path("made_up", scale))
+
+
+@pytest.fixture
+def kept(fake):
+    """Two colours that keep a model each; "blue" keeps a large one beside it."""
+    models = {"red": {"red": Mixed()}, "blue": {"blue": Mixed(), "blue_large": Mixed(large=True)}}
+    fake.before = keeping(models)
+    return {**models["red"], **models["blue"]}
+
+
+def test_weights_of_all_trials_of_seed_0_are_kept_together_beside_the_record(kept):
+    record = make(seeds=[0])
+    file = records.weights_path("made_up", "smoke")
+    assert file == records.path("made_up", "smoke").with_suffix(".safetensors") and file.exists()
+    found = records.weights(record)
+    assert set(found) == {"red", "blue", "blue_large"}
+    for name, model in kept.items():
+        assert set(found[name]) == set(model.state_dict())
+
+
+def test_small_models_come_back_exactly(kept):
+    found = records.weights(make())
+    for name in ("red", "blue"):
+        for key, value in kept[name].state_dict().items():
+            assert found[name][key].equal(value) and found[name][key].dtype == value.dtype
+        Mixed().load_state_dict(found[name])
+
+
+def test_models_above_a_million_parameters_are_stored_in_half_precision_and_come_back_in_single(kept):
+    found = records.weights(make())["blue_large"]
+    file = stored()
+    for key, value in kept["blue_large"].state_dict().items():
+        halved = value.half() if value.is_floating_point() else value
+        assert file[f"blue_large/{key}"].equal(halved) and file[f"blue_large/{key}"].dtype == halved.dtype
+        assert found[key].dtype == value.dtype and found[key].equal(halved.to(value.dtype))
+    assert file["blue/linear.weight"].dtype == torch.float32
+    Mixed(large=True).load_state_dict(found)
+
+
+def test_tensors_are_kept_as_they_are_beside_the_models(fake):
+    pixels, labels = torch.randint(256, (5, 3, 4, 4), dtype=torch.uint8), torch.arange(5)
+    large = torch.rand(1_000_001)
+    model = nn.Linear(3, 2)
+    items = {"model": model, "pixels": pixels.transpose(1, 3), "labels": labels, "large": large}
+    fake.before = lambda setting, seed, context: context.keep(**items)
+    found = records.weights(make())
+    assert set(found) == {"model", "pixels", "labels", "large"}
+    assert found["pixels"].equal(pixels.transpose(1, 3)) and found["pixels"].dtype == torch.uint8
+    assert found["labels"].equal(labels) and found["large"].equal(large)
+    assert found["model"]["weight"].equal(model.weight)
+
+
+@pytest.mark.parametrize("extra, dtype", [(0, torch.float32), (1, torch.float16)])
+def test_exactly_a_million_parameters_are_not_yet_many(fake, extra, dtype):
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.zeros(1_000_000 + extra))
+    fake.before = lambda setting, seed, context: context.keep(model=model)
+    make()
+    assert stored()["model/weight"].dtype == dtype
+
+
+def test_other_seeds_keep_nothing(kept):
+    make(seeds=[1, 2])
+    assert not records.weights_path("made_up", "smoke").exists()
+    make(seeds=[0])
+    before = records.weights_path("made_up", "smoke").read_bytes()
+    make(seeds=[3])
+    assert records.weights_path("made_up", "smoke").read_bytes() == before
+
+
+def test_a_trial_that_is_run_again_replaces_its_own_weights_only(fake, kept):
+    make()
+    again = Mixed()
+    fake.before = keeping({"red": {"red": again}, "blue": {}})
+    records.path("made_up", "smoke").unlink()
+    found = records.weights(make())
+    assert found["red"]["linear.weight"].equal(again.linear.weight)
+    assert found["blue"]["linear.weight"].equal(kept["blue"].linear.weight)
+
+
+def test_each_scale_keeps_its_own_weights(fake, kept):
+    smoke = make("smoke")
+    fake.before = keeping({"red": {"red": Mixed()}, "blue": {}})
+    laptop = make("laptop", seeds=[0])
+    one, other = (records.weights(record)["red"]["linear.weight"] for record in (smoke, laptop))
+    assert not one.equal(other)
+    assert set(records.weights(laptop)) == {"red"}
+
+
+def test_threads_that_keep_weights_of_one_record_lose_none(fake, monkeypatch):
+    def slow_load(file):
+        tensors = load_file(file)
+        time.sleep(0.02)  # the others get their chance between reading and writing
+        return tensors
+
+    monkeypatch.setattr(records, "load_file", slow_load)
+    threads = [
+        threading.Thread(target=records._save_weights, args=("made_up", "smoke", {f"m{i}": nn.Linear(2, 2)}))
+        for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {key.split("/")[0] for key in stored()} == {f"m{i}" for i in range(8)}
+
+
+def test_a_crash_while_weights_are_written_leaves_the_old_ones_whole(kept, monkeypatch):
+    make()
+    before = records.weights_path("made_up", "smoke").read_bytes()
+
+    def crash(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(records.os, "replace", crash)
+    with pytest.raises(OSError, match="disk full"):
+        records._save_weights("made_up", "smoke", {"red": Mixed()})
+    assert records.weights_path("made_up", "smoke").read_bytes() == before
+
+
+def test_missing_weights_stop_with_their_file_and_the_command_that_makes_them(fake):
+    record = make()
+    file = records.weights_path("made_up", "smoke")
+    with pytest.raises(
+        RecordError, match=re.escape(f"{file} is missing; delete the trials of seed 0 from ")
+    ) as stop:
+        records.weights(record)
+    assert "made-up-smoke.json" in str(stop.value)
+    assert str(stop.value).endswith("run: dnabook run made_up --scale smoke")
+
+
+def test_what_the_message_of_missing_weights_says_brings_them_back(fake, kept):
+    record = make(seeds=[0, 1])
+    records.weights_path("made_up", "smoke").unlink()
+    content = saved()
+    content["trials"] = [trial for trial in content["trials"] if trial["seed"] != 0]
+    records.path("made_up", "smoke").write_text(json.dumps(content))
+    assert make(seeds=[0, 1]).seeds == [0, 1]
+    assert set(records.weights(record)) == set(kept)
+
+
+def test_a_context_of_its_own_keeps_nothing():
+    context = Context(device=torch.device("cpu"))
+    assert context.keep(model=nn.Linear(2, 2)) is None and context.checkpoint(size=1) is None

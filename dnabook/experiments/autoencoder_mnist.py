@@ -14,6 +14,7 @@ from dnabook.autoencoders import Reconstructor
 from dnabook.experiments import Context
 from dnabook.experiments.reconstruction import (
     ARMS,
+    MNIST_TRAINING,
     OBJECTIVES,
     Training,
     attack_rows,
@@ -21,16 +22,9 @@ from dnabook.experiments.reconstruction import (
     quality,
     train,
     train_on_images,
-)  # fmt: skip
+)
 
 TITLE = "Attacked digits through a DNA and through a plain autoencoder (Figs. 6, 7)"
-
-TRAINING = {
-    "smoke": Training(epochs=8, classifier_epochs=3, batch_size=100, classifier_batch_size=100,
-                      learning_rate=3e-3, train_images=4000),
-    "laptop": Training(epochs=12, classifier_epochs=5, learning_rate=2e-3, schedule="one_cycle"),
-    "paper": Training(),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,10 +41,10 @@ class Config:
 
 SCALES = {
     "smoke": Config(
-        TRAINING["smoke"], ("autoencoder", "dna"), epsilons=(0.05, 0.15), objectives=("printed", "corrected"),
-        steps=5, step_size=None, test_images=250,
+        MNIST_TRAINING["smoke"], ("autoencoder", "dna"), epsilons=(0.05, 0.15),
+        objectives=("printed", "corrected"), steps=5, step_size=None, test_images=250,
     ),
-    "laptop": Config(TRAINING["laptop"], steps=20, step_size=None, test_images=500),
+    "laptop": Config(MNIST_TRAINING["laptop"], steps=20, step_size=None, test_images=500),
     "paper": Config(),
 }  # fmt: skip
 

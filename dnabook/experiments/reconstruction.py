@@ -35,6 +35,14 @@ class Training:
     bfloat16: bool = False  # where the device has it
 
 
+MNIST_TRAINING = {
+    "smoke": Training(epochs=8, classifier_epochs=3, batch_size=100, classifier_batch_size=100,
+                      learning_rate=3e-3, train_images=4000),
+    "laptop": Training(epochs=12, classifier_epochs=5, learning_rate=2e-3, schedule="one_cycle"),
+    "paper": Training(),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Arm:
     """One kind of autoencoder: its shape, and how Eq. 4 is read. λ is 0 unless `decorrelated`."""
@@ -69,7 +77,11 @@ def train(
     autoencoder = new_autoencoder(arm, images, seed).to(context.device)
     weight = how.correlation_weight if arm.decorrelated else 0.0
     objective = losses.reconstruction(autoencoder, correlation_weight=weight, variant=arm.variant)
-    settings = {**dataclasses.asdict(how), **dataclasses.asdict(arm), "images": images.digest}
+    settings = {
+        **dataclasses.asdict(how),
+        **dataclasses.asdict(arm),
+        "images": f"{images.name} {images.digest}",
+    }
     history = _fit(objective, how, how.epochs, how.batch_size, images, seed, context,
                    {**settings, "part": "autoencoder"})  # fmt: skip
     classifier = new_classifier(images, seed).to(context.device, memory_format=torch.channels_last)
@@ -82,7 +94,11 @@ def train(
 def train_on_images(how: Training, images: Images, seed: int, context: Context) -> nn.Module:
     """A classifier that has learned on the images themselves, in eval mode."""
     classifier = new_classifier(images, seed).to(context.device, memory_format=torch.channels_last)
-    settings = {**dataclasses.asdict(how), "images": images.digest, "part": "classifier of images"}
+    settings = {
+        **dataclasses.asdict(how),
+        "images": f"{images.name} {images.digest}",
+        "part": "classifier of images",
+    }
     objective = losses.reading(classifier)
     _fit(objective, how, how.classifier_epochs, how.classifier_batch_size, images, seed, context, settings)
     return classifier

@@ -13,8 +13,15 @@ from typing import Any
 from dnabook import data
 from dnabook.autoencoders import Reconstructor
 from dnabook.experiments import Context
-from dnabook.experiments.autoencoder_mnist import TRAINING
-from dnabook.experiments.reconstruction import Arm, Training, attack_rows, clean_row, quality, train
+from dnabook.experiments.reconstruction import (
+    MNIST_TRAINING,
+    Arm,
+    Training,
+    attack_rows,
+    clean_row,
+    quality,
+    train,
+)
 
 TITLE = "DNAs that share fewer layers, and wider or deeper necks (Fig. 10)"
 
@@ -47,11 +54,11 @@ class Config:
 
 SCALES = {
     "smoke": Config(
-        TRAINING["smoke"], ("unshared_2", "unshared_6", "matched_6"), epsilons=(0.10,),
+        MNIST_TRAINING["smoke"], ("unshared_2", "unshared_6", "matched_6"), epsilons=(0.10,),
         objectives=("printed",), steps=5, step_size=None, test_images=250,
     ),
     "laptop": Config(
-        TRAINING["laptop"],
+        MNIST_TRAINING["laptop"],
         ("unshared_2", "unshared_4", "unshared_6", "unshared_6_regular", "matched_6", "code_16", "code_128",
          "deeper_1"),
         steps=20, step_size=None, test_images=500,

@@ -24,7 +24,7 @@ from dnabook.experiments.pairs import (
     feature_pair,
     train,
     transfer_rows,
-)  # fmt: skip
+)
 
 TITLE = "Printed, released and corrected: the loss of Eq. 9 and the ℓ2 attacks (errata)"
 
@@ -45,7 +45,10 @@ SCALES = {
         TRAINING["smoke"], ("cnn",), ("released", "corrected"), epsilons=(0.10,), steps=5,
         feature_images=1000, test_images=250,
     ),
-    "laptop": Config(TRAINING["laptop"], steps=20, feature_images=5000, test_images=250),
+    "laptop": Config(
+        TRAINING["laptop"], variants=("printed", "released", "corrected"), steps=20, feature_images=5000,
+        test_images=250,
+    ),
     "paper": Config(),
 }  # fmt: skip
 
