@@ -242,7 +242,9 @@ def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure
     steps = record.config["epsilons_255" if photographs else "epsilons"]
     figure, (axes,) = _figure(1, len(attacks), (4.4 * len(attacks), 3.7), sharey=True)
     for axis, attack in zip(axes, attacks, strict=True):
-        for i, (curve, (colour, marker)) in enumerate(zip(curves, SERIES, strict=False)):
+        others = iter(SERIES)  # the plain autoencoder looks the same in every figure
+        for i, curve in enumerate(curves):
+            colour, marker = ("0.35", "P") if curve.arm == "autoencoder" else next(others)
             where = curve._asdict()
             label = where.pop("label")
             points = [summaries.reconstruction(record, **where)]

@@ -82,6 +82,12 @@ def fit(
             model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
         if scheduler is not None:
+            planned = state["scheduler"]["total_steps"]
+            if planned != scheduler.total_steps:
+                raise ValueError(
+                    f"the checkpoint's one-cycle schedule has {planned} steps, these epochs have "
+                    f"{scheduler.total_steps}; the cycle cannot be stretched"
+                )
             scheduler.load_state_dict(state["scheduler"])
         if generator is not None:
             generator.set_state(state["generator"])

@@ -16,7 +16,11 @@ import dnabook
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.md"))
-NOTEBOOKS = [BOOK / "intro.md", *CHAPTERS]
+NOTEBOOKS = [
+    BOOK / "intro.md",
+    *CHAPTERS,
+    *(BOOK / f"{name}.md" for name in ("scoreboard", "errata", "status")),
+]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 
 # A decimal in prose is a setting after one of these words, a quotation where its sentence names the paper.
@@ -164,7 +168,20 @@ def test_equations_carry_the_papers_numbers():
     tags = {
         path.stem[:2]: set(map(int, re.findall(r"\\tag\{(\d+)\}", path.read_text()))) for path in CHAPTERS
     }
-    assert tags["01"] == {1, 2, 3} and tags["02"] == {5} and tags["03"] == {6, 7} and tags["04"] == {8, 9}
+    assert tags == {
+        "01": {1, 2, 3}, "02": {5}, "03": {6, 7}, "04": {8, 9}, "05": set(), "06": {4, 10, 11}, "07": set(),
+        "08": set(),
+    }  # fmt: skip
+
+
+def test_the_errata_name_every_difference_once():
+    ids = re.findall(r"^\| (D\d+) \|", (BOOK / "errata.md").read_text(), flags=re.MULTILINE)
+    assert sorted(ids, key=lambda name: int(name[1:])) == [f"D{i}" for i in range(1, 32)]
+
+
+def test_weights_beside_the_records_stay_small():
+    files = [file for file in (BOOK / "results").glob("*.safetensors") if "-smoke" not in file.name]
+    assert sum(file.stat().st_size for file in files) < 20_000_000
 
 
 def test_numbered_equations_are_of_one_line_because_a_tag_may_not_stand_in_a_split_one():

@@ -335,6 +335,15 @@ def test_a_one_cycle_run_interrupted_between_epochs_ends_as_if_it_had_not_been(s
     assert expected[0] != run(start())[0]  # the schedule matters
 
 
+def test_a_one_cycle_schedule_cannot_be_resumed_with_another_number_of_epochs(mnist_train):
+    batches, checkpoint, model = Batches(mnist_train[:40], 20), Memory(), mnist_autoencoder()
+    objective = reconstruction(model)
+    options = {"schedule": "one_cycle", "checkpoint": checkpoint}
+    fit(objective, model.parameters(), batches, epochs=2, **options)
+    with pytest.raises(ValueError, match="has 4 steps, these epochs have 6"):
+        fit(objective, model.parameters(), batches, epochs=3, **options)
+
+
 def test_augmented_one_cycle_training_of_an_autoencoder_resumes_to_identical_weights(mnist_train):
     def begin(seed):
         torch.manual_seed(seed)

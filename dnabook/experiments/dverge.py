@@ -43,12 +43,7 @@ SCALES = {
         test_images=250,
     ),
     "laptop": Config(
-        TRAINING["laptop"],
-        (
-            ("regular", "paper"), ("decorrelated", "paper"), ("decorrelated_late", "paper"),
-            ("regular", "plain"),
-        ),
-        batch_size=250, train_images=6000, distil_steps=10, steps=20, test_images=250,
+        TRAINING["laptop"], batch_size=250, train_images=6000, distil_steps=10, steps=20, test_images=250
     ),
     "paper": Config(),
 }  # fmt: skip
