@@ -150,7 +150,7 @@ def plain(value: MeanInterval, digits: int = 2) -> str:
     """A mean with its interval as text, "0.98 ± 0.01"; "no value" where no trial has one."""
     if value.n == 0:
         return "no value"
-    text = f"{value.mean:.{digits}f}"
+    text = f"{round(value.mean, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
     return text if math.isnan(value.half_width) else f"{text} ± {value.half_width:.{digits}f}"
 
 
