@@ -2,7 +2,8 @@
 
 A verdict compares arms seed by seed. *Reproduced*: the 95 % interval of the mean difference lies on the
 paper's side of zero. *Direction only*: the mean does, the interval does not. *Not reproduced*: the mean is
-on the other side. An absence that the paper claims needs an interval inside a stated margin.
+on the other side. An absence that the paper claims needs an interval inside a stated margin. *Not testable as
+printed*: what is printed cannot be meant, or nothing could contradict it.
 """
 
 from __future__ import annotations
@@ -156,6 +157,14 @@ def _affine(record: Record) -> Judgement:
     r = summaries.over({seed: summaries.mean(values) for seed, values in by_seed.items()})
     result = REPRODUCED if r.mean - r.half_width > 0.975 else DIRECTION if r.mean > 0.9 else NOT
     return Judgement(f"multiple correlation {plain(r, 3)}, held out", r.n, result)
+
+
+def _pearson(record: Record) -> Judgement:
+    by_seed: dict[int, list[float]] = {}
+    for row in record.rows("features"):
+        by_seed.setdefault(row["seed"], []).append(row["pearson"])
+    r = summaries.over({seed: summaries.mean(values) for seed, values in by_seed.items()})
+    return Judgement(f"{plain(r)}, entry by entry; but “<” is surely a slip for “>”", r.n, UNTESTABLE)
 
 
 def _predictability(record: Record) -> Judgement:
@@ -385,6 +394,8 @@ CLAIMS = (
     Claim("C2", "Transfer rises with ε (Fig. 1)", "curves", 2, ("parameter_distance",), _rises),
     Claim("C3", "Features are affine maps of each other, at any distance, attacked or not (Fig. 1)",
           "correlation 0.975", 2, ("parameter_distance",), _affine),
+    Claim("C3p", "… the Pearson coefficient of features is on average “< 0.975” (text)", "“< 0.975”", 2,
+          ("parameter_distance",), _pearson),
     Claim("C5", "The correlation loss makes features unpredictable (Fig. 2, CNN)", "R² 0.991 → 0.605", 4,
           ("feature_correlation",), _predictability),
     Claim("C6a", "It cuts transfer across CNNs (Fig. 3, PGD-ℓ∞)", "“considerable reduction”", 4,
