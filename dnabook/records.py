@@ -100,13 +100,16 @@ class Record:
         return found
 
     def caption(self) -> str:
-        """Scale, seeds, device and date in a line, as printed in the corner of every figure."""
+        """Scale, seeds, attack, device and date in a line, as printed in the corner of every figure."""
         if not self.trials:
             return f"{self.name} · {self.scale} scale · no trials yet"
         seeds = len(self.seeds)
         devices = " + ".join(sorted({t["provenance"]["device"] for t in self.trials}))
         date = max(t["provenance"]["date"] for t in self.trials)[:10]
-        return f"{self.scale} scale · {seeds} seed{'s' * (seeds != 1)} · {devices} · {date}"
+        attack = (
+            "PGD-{steps} on {test_images:,} images · ".format(**self.config) if "steps" in self.config else ""
+        )
+        return f"{self.scale} scale · {seeds} seed{'s' * (seeds != 1)} · {attack}{devices} · {date}"
 
 
 # --- Finding records -----------------------------------------------------------------------------

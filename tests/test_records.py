@@ -397,6 +397,8 @@ def test_the_caption_tells_scale_seeds_devices_and_the_latest_date(record):
     record.trials = record.trials[2:]
     assert record.caption() == "laptop scale · 1 seed · A GPU · 2024-05-01"
     assert Record("made_up", "paper", {}).caption() == "made_up · paper scale · no trials yet"
+    record.config.update(steps=20, test_images=2500)
+    assert record.caption() == "laptop scale · 1 seed · PGD-20 on 2,500 images · A GPU · 2024-05-01"
 
 
 def test_best_is_the_largest_scale_with_a_whole_seed(fake):

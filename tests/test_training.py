@@ -174,6 +174,18 @@ class Interrupted(Exception):
     pass
 
 
+def stopping(after):
+    """A progress bar that breaks off before the epoch of this number."""
+
+    def bar(iterable, description):
+        for epoch in iterable:
+            if epoch == after:
+                raise Interrupted
+            yield epoch
+
+    return bar
+
+
 @pytest.fixture
 def start(mnist_train):
     """Makes the same beginning again and again: an objective of two normalised networks, and batches."""
@@ -216,14 +228,8 @@ def test_a_checkpoint_changes_nothing(start):
 def test_a_run_interrupted_between_epochs_ends_as_if_it_had_not_been(start, after):
     checkpoint = Memory()
 
-    def stopping(iterable, description):
-        for epoch in iterable:
-            if epoch == after:
-                raise Interrupted
-            yield epoch
-
     with pytest.raises(Interrupted):
-        run(start(), progress=stopping, checkpoint=checkpoint)
+        run(start(), progress=stopping(after), checkpoint=checkpoint)
     assert len(checkpoint.saved) == after
     epochs = []
 
@@ -321,15 +327,9 @@ def test_one_cycle_rises_to_the_peak_in_the_first_third_of_all_steps_and_falls_t
 def test_a_one_cycle_run_interrupted_between_epochs_ends_as_if_it_had_not_been(start, after):
     checkpoint = Memory()
 
-    def stopping(iterable, description):
-        for epoch in iterable:
-            if epoch == after:
-                raise Interrupted
-            yield epoch
-
     expected = run(start(), schedule="one_cycle")
     with pytest.raises(Interrupted):
-        run(start(), schedule="one_cycle", progress=stopping, checkpoint=checkpoint)
+        run(start(), schedule="one_cycle", progress=stopping(after), checkpoint=checkpoint)
     assert len(checkpoint.saved) == after
     assert_identical(run(start(seed=99), schedule="one_cycle", checkpoint=checkpoint), expected)
     assert expected[0] != run(start())[0]  # the schedule matters

@@ -6,7 +6,7 @@ whole autoencoders, and the printed and the corrected reading of Eq. 4. Every ob
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dnabook import data, measures
@@ -15,8 +15,7 @@ from dnabook.experiments import Context
 from dnabook.experiments.reconstruction import (
     ARMS,
     MNIST_TRAINING,
-    OBJECTIVES,
-    Training,
+    DigitsConfig,
     attack_rows,
     clean_row,
     quality,
@@ -27,16 +26,12 @@ from dnabook.experiments.reconstruction import (
 TITLE = "Attacked digits through a DNA and through a plain autoencoder (Figs. 6, 7)"
 
 
+KEPT = ("dna", "dna_regular")  # whose weights chapter 6 loads
+
+
 @dataclass(frozen=True)
-class Config:
-    training: Training = field(default_factory=Training)
+class Config(DigitsConfig):
     arms: tuple[str, ...] = tuple(ARMS)
-    attacks: tuple[str, ...] = ("fgsm", "pgd")
-    epsilons: tuple[float, ...] = (0.05, 0.10, 0.15)
-    objectives: tuple[str, ...] = OBJECTIVES
-    steps: int = 40
-    step_size: float | None = 3 / 255  # the released code's
-    test_images: int = 2000  # the paper does not say how many
 
 
 SCALES = {
@@ -66,7 +61,8 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     test = data.load("mnist", "test", device=context.device)
     attacked = test[: config.test_images]
     autoencoder, classifier, history = train(config.training, ARMS[setting["arm"]], images, seed, context)
-    context.keep(**{setting["arm"]: autoencoder, f"{setting['arm']}_classifier": classifier})
+    if setting["arm"] in KEPT:
+        context.keep(**{setting["arm"]: autoencoder, f"{setting['arm']}_classifier": classifier})
     model = Reconstructor(autoencoder, classifier).eval()
     options = {"steps": config.steps, "step_size": config.step_size, "seed": seed, "context": context}
     rows = attack_rows(model, attacked, config.attacks, config.epsilons, config.objectives, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -64,6 +64,20 @@ ARMS = {
 }
 
 OBJECTIVES = ("printed", "released", "corrected")  # of Eq. 10
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    """What the experiments on digits share: how arms are trained, and how they are attacked and read."""
+
+    training: Training = field(default_factory=Training)
+    arms: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ("fgsm", "pgd")
+    epsilons: tuple[float, ...] = (0.05, 0.10, 0.15)
+    objectives: tuple[str, ...] = OBJECTIVES
+    steps: int = 40
+    step_size: float | None = 3 / 255  # the released code's
+    test_images: int = 2000  # the paper does not say how many
 
 
 def train(

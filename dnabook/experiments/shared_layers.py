@@ -7,7 +7,7 @@ describes without showing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dnabook import data
@@ -16,7 +16,7 @@ from dnabook.experiments import Context
 from dnabook.experiments.reconstruction import (
     MNIST_TRAINING,
     Arm,
-    Training,
+    DigitsConfig,
     attack_rows,
     clean_row,
     quality,
@@ -41,15 +41,9 @@ ARMS = {
 
 
 @dataclass(frozen=True)
-class Config:
-    training: Training = field(default_factory=Training)
+class Config(DigitsConfig):
     arms: tuple[str, ...] = tuple(ARMS)
-    attacks: tuple[str, ...] = ("fgsm", "pgd")
-    epsilons: tuple[float, ...] = (0.05, 0.10, 0.15)
     objectives: tuple[str, ...] = ("printed", "corrected")
-    steps: int = 40
-    step_size: float | None = 3 / 255
-    test_images: int = 2000
 
 
 SCALES = {
