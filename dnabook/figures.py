@@ -351,6 +351,22 @@ def scatter(x: Tensor, y: Tensor, labels: Tensor, *, xlabel: str, ylabel: str) -
     return figure
 
 
+def growth(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, ylabel: str, corner: str = ""
+) -> Figure:
+    """One log-log panel for each x label, with a line of (x, y) points for each series in it."""
+    figure, (axes,) = _figure(1, len(panels), (2.75 * len(panels), 3.0))
+    for axis, (xlabel, series) in zip(axes, panels.items(), strict=True):
+        for (name, points), (colour, marker) in zip(series.items(), SERIES, strict=False):
+            x, y = zip(*sorted(points), strict=True)
+            axis.plot(x, y, marker=marker, color=colour, label=name)
+        axis.set(xlabel=xlabel, xscale="log", yscale="log")
+        axis.legend(fontsize=8)
+    axes[0].set_ylabel(ylabel)
+    figure.supxlabel(corner, x=0.995, ha="right", fontsize=7, color="0.4")
+    return figure
+
+
 # --- Details -------------------------------------------------------------------------------------
 
 
