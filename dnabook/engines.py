@@ -18,6 +18,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ import torch
 NAMES = ("joblib", "ray", "dask")
 NEEDS = {"joblib": ("joblib",), "ray": ("ray",), "dask": ("dask", "distributed")}
 OURS = "DNABOOK_"  # settings in the environment that go along to other machines
+PATIENCE = 20  # seconds to wait for the answer of a cluster
 
 
 class Failure(NamedTuple):
@@ -119,6 +121,8 @@ def results(
     Raises ValueError where the cluster cannot be reached or is too small.
     """
     settings = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
+    if plan.address is None:
+        settings["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
     waiting, reason = set(range(len(calls))), "the engine gave no result"
     with _ENGINES[plan.engine](plan) as (backend, run):
         parallel = joblib.Parallel(
@@ -152,7 +156,7 @@ def _in_a_process(
     index: int, request: bytes, settings: dict[str, str], device: str | None, started: set | None = None
 ) -> tuple[int, bytes | Failure]:
     """The call's index and its pickled result, or a Failure. Runs in the engine's worker."""
-    environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    environment = {**os.environ, **settings}
     process = subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
@@ -191,7 +195,7 @@ def _answer() -> None:
         torch.set_num_threads(threads)
         answer = True, pickle.dumps(function(*arguments, device))
     except Exception as error:
-        answer = False, f"{type(error).__name__}: {error}"
+        answer = False, " ".join(f"{type(error).__name__}: {error}".split())
     pickle.dump(answer, out)
     out.flush()
     sys.stderr.flush()
@@ -242,6 +246,9 @@ def _on_ray(plan: Plan) -> Iterator[tuple[Any, Callable]]:
     if ours:
         local = {"num_cpus": jobs, "include_dashboard": False} if plan.address is None else {}
         with _reachable("Ray", plan.address):
+            if plan.address not in (None, "auto"):  # ray.init waits for ten minutes where nothing listens
+                host, _, port = plan.address.rpartition("://")[2].rpartition(":")
+                socket.create_connection((host, int(port)), PATIENCE).close()
             ray.init(plan.address or "local", log_to_driver=True, logging_level="error", **local)
     try:
         room = int(ray.cluster_resources().get("CPU", 0))
@@ -278,7 +285,7 @@ def _on_dask(plan: Plan) -> Iterator[tuple[Any, Callable]]:
                     silence_logs=logging.ERROR,
                 )
             )
-            client = stack.enter_context(distributed.Client(cluster, timeout=20, set_as_default=False))
+            client = stack.enter_context(distributed.Client(cluster, timeout=PATIENCE, set_as_default=False))
         if plan.address and (room := sum(client.nthreads().values())) < 2:
             raise ValueError(f"the Dask cluster has {room} threads, joblib needs two or more")
         yield Backend(client=client), _runner(plan)
@@ -301,7 +308,8 @@ def _runner(plan: Plan) -> Callable:
 
 
 def _in_a_guest_process(index: int, request: bytes, settings: dict[str, str], device: str | None) -> tuple:
-    return _in_a_process(index, request, {k: v for k, v in settings.items() if k not in os.environ}, device)
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    return _in_a_process(index, request, {**settings, **own}, device)
 
 
 @contextlib.contextmanager
