@@ -219,7 +219,7 @@ def make(
 
     scale: "smoke", "laptop" or "paper"; None: $DNABOOK_SCALE, else "laptop".
     seeds: which seeds must be there; None: the first 1, 3 or 5 of the scale.
-    device: None: CUDA where there is one.
+    device: None: CUDA where there is one; on a Ray cluster at an address, the CPU.
     devices: several, to place trials on round robin, in place of `device`.
     jobs, engine, threads, address: how trials are spread, see `engines.plan`; by default they run here, one
       after the other. The engine does not change a trial's values, but on a processor its number of threads
@@ -238,6 +238,7 @@ def make(
     plan = engines.plan(engine, jobs=jobs, devices=devices, threads=threads, address=address)
     if plan is None or plan.address is None:  # else it is another machine that must know the device
         usable = [_usable(d) for d in devices or (data.default_device(),)]
+        plan = plan and plan._replace(slots=tuple(slot or str(usable[0]) for slot in plan.slots))
     record = current(name, scale) or Record(name, scale, config_of(name, scale))
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
     if not missing:
