@@ -234,7 +234,8 @@ def _on_this_machine(plan: Plan) -> Iterator[tuple[Any, Callable]]:
 
 @contextlib.contextmanager
 def _on_ray(plan: Plan) -> Iterator[tuple[Any, Callable]]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to Ray's makers
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that is late starts no second cluster
     import ray
     from ray.util.joblib.ray_backend import RayBackend
 
