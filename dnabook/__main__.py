@@ -74,7 +74,7 @@ def _list(options) -> int:
 
 def _run(options) -> int:
     seeds = _seeds(options.seeds)
-    devices = None if options.devices is None else options.devices.split(",")
+    devices = None if options.devices is None else [d.strip() for d in options.devices.split(",")]
     wishes = {name: getattr(options, name) for name in ("device", "jobs", "engine", "threads", "address")}
     status = 0
     for name in NAMES if options.name == "all" else [options.name]:

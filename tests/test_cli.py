@@ -183,7 +183,7 @@ def test_options_of_parallel_runs_reach_the_engine_and_the_record_is_told_as_alw
             yield index, records._run_trial(record, setting, seed, torch.device("cpu"), quiet)
 
     monkeypatch.setattr(engines, "results", results)
-    options = ("--jobs", "3", "--devices", "cpu,cpu", "--threads", "2", "--engine", "joblib")
+    options = ("--jobs", "3", "--devices", "cpu, cpu", "--threads", "2", "--engine", "joblib")
     assert main(["run", "made_up", *options]) == 0
     assert seen == [engines.Plan("joblib", ("cpu", "cpu", "cpu"), 2, None)]
     assert len(records.load("made_up", "smoke").trials) == 2

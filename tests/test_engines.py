@@ -386,11 +386,10 @@ def test_a_killed_process_loses_only_its_trial_and_running_again_completes_the_r
     tiny.fuse.touch()
     with pytest.raises(records.MissingTrials) as stop:
         tiny(jobs=2, seeds=[0, 1])
-    assert str(stop.value) == (
-        "parameter_distance (smoke) lacks 1 of the 4 trials that were to run: seed 0, target_distance 1000 "
-        "(its process was ended by SIGKILL, perhaps for want of memory). "
-        "The others are saved; run again to complete the record"
-    ) or "seed 1, target_distance 1000" in str(stop.value)
+    message = str(stop.value)
+    assert message.startswith("parameter_distance (smoke) lacks 1 of the 4 trials that were to run: seed ")
+    assert "target_distance 1000 (its process was ended by SIGKILL" in message
+    assert message.endswith("The others are saved; run again to complete the record")
     kept = records.load("parameter_distance", "smoke").trials
     assert len(kept) == 3
     record = tiny(jobs=2, seeds=[0, 1])
