@@ -28,6 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--scale", choices=records.SCALES, help="default: $DNABOOK_SCALE, else laptop")
     run.add_argument("--seeds", help='how many ("5") or which ("3,4" or "3:5"); default: 1, 3, 5 by scale')
     run.add_argument("--device", help="cpu, cuda, cuda:1, …; default: cuda where there is one")
+    parallel = run.add_argument_group(
+        "in parallel",
+        "Each trial has a process of its own and is saved when it is done. Where one fails or is killed, the "
+        "others go on; run again to complete the record.",
+    )
+    parallel.add_argument(
+        "--jobs", type=int, metavar="N", help="trials at the same time; default: one for each of --devices"
+    )
+    parallel.add_argument("--devices", metavar="A,B", help='where trials run, round robin: "cuda:0,cuda:1"')
+    parallel.add_argument(
+        "--engine", metavar="ENGINE", help="joblib: this machine (default); ray, dask: a cluster"
+    )
+    parallel.add_argument(
+        "--address",
+        help="of a running cluster: auto or host:6379 (ray), tcp://host:8786 (dask); default: a local one",
+    )
+    parallel.add_argument(
+        "--threads", type=int, metavar="N", help="of each trial on a processor; default: all, shared out"
+    )
     show = commands.add_parser("show", help="what a record holds, trial by trial")
     show.add_argument("name", choices=NAMES)
     show.add_argument("--scale", choices=records.SCALES, help="default: the largest recorded")
@@ -55,10 +74,18 @@ def _list(options) -> int:
 
 def _run(options) -> int:
     seeds = _seeds(options.seeds)
+    devices = None if options.devices is None else [d.strip() for d in options.devices.split(",")]
+    wishes = {name: getattr(options, name) for name in ("device", "jobs", "engine", "threads", "address")}
+    status = 0
     for name in NAMES if options.name == "all" else [options.name]:
-        record = records.make(name, options.scale, seeds=seeds, device=options.device)
+        try:
+            record = records.make(name, options.scale, seeds=seeds, devices=devices, **wishes)
+        except records.MissingTrials as error:
+            print(f"dnabook: {error}", file=sys.stderr)
+            status = 2
+            continue
         print(f"{records.path(name, record.scale)}: {record.caption()}, {record.seconds:.0f} s of trials")
-    return 0
+    return status
 
 
 def _seeds(text: str | None) -> list[int] | None:

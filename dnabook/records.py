@@ -1,12 +1,14 @@
 """Recorded runs: configuration, values and provenance of every trial, as JSON that reads well in a diff.
 
 This is the only module that touches the clock, the disk and git. `make` runs what is missing of an
-experiment, one trial (one setting and one seed) at a time, and saves each as it finishes, so an interrupted
-run resumes and several processes may share a record. Chapters call `get` and `best`.
+experiment, trial by trial (one setting and one seed), here or by an engine in parallel, and saves each as it
+finishes, so an interrupted run resumes and several processes may share a record. Chapters call `get` and
+`best`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -30,8 +32,9 @@ from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
 import dnabook
-from dnabook import data
+from dnabook import data, engines
 from dnabook.experiments import NAMES, Context
+from dnabook.training import quiet
 
 SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
@@ -43,6 +46,10 @@ SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record co
 
 class RecordError(RuntimeError):
     """A record cannot be read or does not fit. The message says which file and what to do."""
+
+
+class MissingTrials(RecordError):
+    """Some trials failed or lost their process; the others are saved. The message says which and why."""
 
 
 @dataclass
@@ -201,28 +208,83 @@ def make(
     *,
     seeds: Sequence[int] | None = None,
     device: torch.device | str | None = None,
+    devices: Sequence[str] | None = None,
+    jobs: int | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    address: str | None = None,
     progress: Callable[..., Iterable] = bars,
 ) -> Record:
     """Run the trials that the record lacks, saving each as it finishes, and return the whole record.
 
     scale: "smoke", "laptop" or "paper"; None: $DNABOOK_SCALE, else "laptop".
     seeds: which seeds must be there; None: the first 1, 3 or 5 of the scale.
-    device: None: CUDA where there is one.
+    device: None: CUDA where there is one; on a Ray cluster at an address, the CPU.
+    devices: several, to place trials on round robin, in place of `device`.
+    jobs, engine, threads, address: how trials are spread, see `engines.plan`; by default they run here, one
+      after the other. The engine does not change a trial's values, but on a processor its number of threads
+      changes the last digits of sums, and training enlarges them; the provenance says how many there were.
     A record made under another configuration is kept beside the new one, as `….old.json`.
+
+    Raises ValueError for options that cannot be met, before any work. In parallel a trial that fails or whose
+    process dies does not stop the others: when they are done, MissingTrials tells which lack.
     """
     scale = default_scale() if scale is None else _known_scale(scale)
     settings = _settings(name, scale)
     seeds = range(SEEDS[scale]) if seeds is None else seeds
+    if device and devices:
+        raise ValueError("give one device, or several devices, not both")
+    devices = [str(device)] if device else devices
+    plan = engines.plan(engine, jobs=jobs, devices=devices, threads=threads, address=address)
+    if plan is None or plan.address is None:  # else it is another machine that must know the device
+        usable = [_usable(d) for d in devices or (data.default_device(),)]
+        plan = plan and plan._replace(slots=tuple(slot or str(usable[0]) for slot in plan.slots))
     record = current(name, scale) or Record(name, scale, config_of(name, scale))
-    device = _usable(device) if device else data.default_device()
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
-    if missing:
-        with FileLock(_lock(record)):
-            _set_aside(record)
-    for setting, seed in progress(missing, f"{name} ({scale})") if missing else ():
-        trial = _run_trial(name, scale, setting, seed, device, progress)
-        record = _save_trial(record, trial)
+    if not missing:
+        return record
+    if plan is None:
+        with _threads(threads):
+            for setting, seed in progress(missing, f"{name} ({scale})"):
+                record = _save_trial(record, *_run_trial(record, setting, seed, usable[0], progress))
+        return record
+    lost = {}
+    head = dataclasses.replace(record, trials=[])  # what a call needs to know
+    calls = [(head, setting, seed) for setting, seed in missing]
+    with contextlib.closing(engines.results(_run_call, calls, plan)) as results:
+        for _ in progress(missing, f"{name} ({scale})"):
+            index, result = next(results)
+            if isinstance(result, engines.Failure):
+                lost[index] = result.reason
+            else:
+                record = _save_trial(record, *result)
+    if lost:
+        raise MissingTrials(_missing(record, missing, lost))
     return record
+
+
+def _missing(record: Record, missing: list[tuple[dict, int]], lost: dict[int, str]) -> str:
+    """One line on the trials that were lost, the first three by name."""
+    named = [
+        f"seed {missing[i][1]}, {', '.join(f'{k} {v}' for k, v in missing[i][0].items())} ({lost[i]})"
+        for i in sorted(lost)[:3]
+    ]
+    more = f"; and {len(lost) - 3} more" if len(lost) > 3 else ""
+    return (
+        f"{record.name} ({record.scale}) lacks {len(lost)} of the {len(missing)} trials that were to run: "
+        f"{'; '.join(named)}{more}. The others are saved; run again to complete the record"
+    )
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """PyTorch with so many threads for a while; None: as many as it has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _usable(device: torch.device | str) -> torch.device:
@@ -235,8 +297,18 @@ def _usable(device: torch.device | str) -> torch.device:
         ) from error
 
 
-def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
-    module, checkpoints = experiment(name), []
+def _run_call(record: Record, setting: dict[str, Any], seed: int, device: str | None) -> tuple[dict, dict]:
+    """`_run_trial` in a process of its own, perhaps on another machine."""
+    if config_of(record.name, record.scale) != record.config:
+        raise RecordError(f"dnabook {dnabook.__version__} of the worker has another configuration")
+    return _run_trial(record, setting, seed, _usable(device) if device else data.default_device(), quiet)
+
+
+def _run_trial(
+    record: Record, setting: dict[str, Any], seed: int, device: torch.device, progress: Callable
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """One trial, and the weights that it keeps."""
+    module, checkpoints, kept = experiment(record.name), [], {}
 
     def checkpoint(**key: Any) -> Checkpoint:
         checkpoints.append(Checkpoint(_checkpoint_path({**key, "seed": seed, "device": device.type})))
@@ -244,7 +316,7 @@ def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
 
     def keep(**items: torch.nn.Module | torch.Tensor) -> None:
         if seed == 0:
-            _save_weights(name, scale, items)
+            kept.update(_tensors(items))
 
     context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
     if device.type == "cuda":
@@ -252,16 +324,17 @@ def _run_trial(name, scale, setting, seed, device, progress) -> dict[str, Any]:
     started = time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        values = module.run(module.SCALES[scale], setting, seed, context)
+        values = module.run(module.SCALES[record.scale], setting, seed, context)
     seconds = time.perf_counter() - started + sum(c.seconds_before for c in checkpoints)
     values = json.loads(json.dumps(values))
     digest = values.pop("data")
-    return {
+    trial = {
         "setting": setting,
         "seed": seed,
         "values": values,
         "provenance": {**_provenance(device), "data": digest, "seconds": round(seconds, 1)},
     }
+    return trial, kept
 
 
 def _lock(record: Record) -> Path:
@@ -278,12 +351,14 @@ def _set_aside(record: Record) -> None:
                 old.rename(old.with_suffix(f".old{old.suffix}"))
 
 
-def _save_trial(record: Record, trial: dict[str, Any]) -> Record:
-    """Add one trial to the record on disk, which other processes may be adding to."""
+def _save_trial(record: Record, trial: dict[str, Any], kept: dict[str, torch.Tensor] | None = None) -> Record:
+    """Add one trial to the record on disk, which other processes may be adding to, after what it keeps."""
     file = path(record.name, record.scale)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(_lock(record)):
-        _set_aside(record)  # written meanwhile by other code
+        _set_aside(record)
+        if kept:
+            _save_weights(record.name, record.scale, kept)
         record = load(record.name, record.scale) or Record(record.name, record.scale, record.config)
         if not record.find(trial["setting"], trial["seed"]):
             record.trials.append(trial)
@@ -372,21 +447,28 @@ def weights(record: Record) -> dict[str, Any]:
     return found
 
 
-def _save_weights(name: str, scale: str, items: dict[str, torch.nn.Module | torch.Tensor]) -> None:
-    """Put models and tensors into the record's file of weights, beside what other trials put there."""
+def _tensors(items: dict[str, torch.nn.Module | torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of models and tensors as they are now, under the keys and in the types of the file."""
+    found = {}
+    for label, item in items.items():
+        if isinstance(item, torch.Tensor):
+            found[label] = item
+            continue
+        half = sum(p.numel() for p in item.parameters()) > 1_000_000
+        for key, value in item.state_dict().items():
+            found[f"{label}/{key}"] = value.half() if half and value.dtype == torch.float32 else value
+    return {
+        key: value.detach().clone(memory_format=torch.contiguous_format).cpu() for key, value in found.items()
+    }
+
+
+def _save_weights(name: str, scale: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Put tensors into the record's file of weights, beside what other trials put there."""
     file = weights_path(name, scale)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cache_path(f"locks/{file.name}.lock")):
         kept = load_file(file) if file.exists() else {}
-        for label, item in items.items():
-            if isinstance(item, torch.Tensor):
-                kept[label] = item.cpu().contiguous()
-                continue
-            half = sum(p.numel() for p in item.parameters()) > 1_000_000
-            for key, value in item.state_dict().items():
-                value = value.half() if half and value.dtype == torch.float32 else value
-                kept[f"{label}/{key}"] = value.cpu().contiguous()
-        _write(file, save(kept))
+        _write(file, save({**kept, **tensors}))
 
 
 # --- Benchmarks ----------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import torch
 
 import dnabook
 from dnabook import __main__ as cli
-from dnabook import data, experiments, records
+from dnabook import data, engines, experiments, records
 from dnabook.__main__ import main
+from dnabook.training import quiet
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,73 @@ def test_an_interrupted_run_says_that_it_can_go_on_and_returns_130(fake, capsys)
     fake.run = interrupt
     assert run() == 130
     assert "run again to go on" in capsys.readouterr().err
+
+
+def test_options_of_parallel_runs_reach_the_engine_and_the_record_is_told_as_always(
+    fake, capsys, monkeypatch
+):
+    seen = []
+
+    def results(function, calls, plan):
+        seen.append(plan)
+        for index, (record, setting, seed) in enumerate(calls):
+            yield index, records._run_trial(record, setting, seed, torch.device("cpu"), quiet)
+
+    monkeypatch.setattr(engines, "results", results)
+    options = ("--jobs", "3", "--devices", "cpu, cpu", "--threads", "2", "--engine", "joblib")
+    assert main(["run", "made_up", *options]) == 0
+    assert seen == [engines.Plan("joblib", ("cpu", "cpu", "cpu"), 2, None)]
+    assert len(records.load("made_up", "smoke").trials) == 2
+    assert capsys.readouterr().out.startswith(str(records.path("made_up", "smoke")))
+
+
+def test_trials_that_lack_are_told_in_one_line_with_status_2_and_the_other_experiments_go_on(
+    fake, capsys, monkeypatch
+):
+    monkeypatch.setattr(cli, "NAMES", ("made_up", "made_up"))
+    attempts = []
+
+    def results(function, calls, plan):
+        attempts.append(len(calls))
+        for index, (record, setting, seed) in enumerate(calls):
+            lost = len(attempts) == 1 and index == 1
+            trial = records._run_trial(record, setting, seed, torch.device("cpu"), quiet)
+            yield index, engines.Failure("its process was ended by SIGKILL") if lost else trial
+
+    monkeypatch.setattr(engines, "results", results)
+    assert main(["run", "all", "--jobs", "2", "--device", "cpu"]) == 2
+    assert attempts == [2, 1]  # the second time only what the first one lost
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("dnabook:")]
+    assert lines == [
+        "dnabook: made_up (smoke) lacks 1 of the 2 trials that were to run: seed 0, colour blue (its process "
+        "was ended by SIGKILL). The others are saved; run again to complete the record"
+    ]
+    assert captured.out.startswith(str(records.path("made_up", "smoke")))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--jobs", "0"], "jobs must be a whole number, at least 1, got 0"),
+        (["--jobs", "-1"], "jobs must be a whole number, at least 1, got -1"),
+        (["--engine", "spark"], "unknown engine 'spark'; known: joblib, ray, dask"),
+        (["--devices", ""], "devices are names like"),
+        (["--devices", "cpu,,cpu"], "devices are names like"),
+        (["--devices", "cpu,bogus"], "device 'bogus' cannot be used here"),
+        (["--devices", "cpu;cpu"], "device 'cpu;cpu' cannot be used here"),
+        (["--device", "cpu", "--devices", "cpu,cpu"], "one device, or several devices, not both"),
+        (["--jobs", "2", "--address", "auto"], "an address is for a cluster"),
+    ],
+)
+def test_wrong_parallel_options_stop_with_one_line_before_any_trial(
+    fake, capsys, monkeypatch, options, message
+):
+    monkeypatch.setattr(engines, "results", None)
+    assert main(["run", "made_up", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dnabook: ") and message in error and len(error.splitlines()) == 1
+    assert fake.runs == []
 
 
 # --- show ----------------------------------------------------------------------------------------

@@ -653,7 +653,10 @@ def test_threads_that_keep_weights_of_one_record_lose_none(fake, monkeypatch):
 
     monkeypatch.setattr(records, "load_file", slow_load)
     threads = [
-        threading.Thread(target=records._save_weights, args=("made_up", "smoke", {f"m{i}": nn.Linear(2, 2)}))
+        threading.Thread(
+            target=records._save_weights,
+            args=("made_up", "smoke", records._tensors({f"m{i}": nn.Linear(2, 2)})),
+        )
         for i in range(8)
     ]
     for thread in threads:
@@ -672,7 +675,7 @@ def test_a_crash_while_weights_are_written_leaves_the_old_ones_whole(kept, monke
 
     monkeypatch.setattr(records.os, "replace", crash)
     with pytest.raises(OSError, match="disk full"):
-        records._save_weights("made_up", "smoke", {"red": Mixed()})
+        records._save_weights("made_up", "smoke", records._tensors({"red": Mixed()}))
     assert records.weights_path("made_up", "smoke").read_bytes() == before
 
 

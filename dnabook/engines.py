@@ -1,0 +1,330 @@
+"""Calls in parallel: over the processes of this machine, a Ray or a Dask cluster, by joblib's backends.
+
+Every call runs in a Python process of its own, `python -m dnabook.engines`, whatever the engine; the
+engine's worker only waits for it. A pool of long-lived workers would be lost as a whole when one of them is
+killed (joblib then ends the others too); this way a call that runs out of memory is one `Failure` among the
+results, its memory and its GPU's are given back, and a process sees nothing of the calls before it. The price
+is a start of two to three seconds a call. Results come back to the caller one by one, as they are ready, so
+no disk need be shared. `records.make` uses this module for trials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import pickle
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import joblib
+import torch
+
+NAMES = ("joblib", "ray", "dask")
+NEEDS = {"joblib": ("joblib",), "ray": ("ray",), "dask": ("dask", "distributed")}
+OURS = "DNABOOK_"  # settings in the environment that go along to other machines
+PATIENCE = 20  # seconds to wait for the answer of a cluster
+
+
+class Failure(NamedTuple):
+    """What stands in the place of the result of a call that raised an error, or whose process died."""
+
+    reason: str
+
+
+class Plan(NamedTuple):
+    """How calls are spread; `plan` makes and checks it.
+
+    slots: the devices, one for each call that runs at the same time; None: the default where it runs.
+    threads: how many threads PyTorch takes for a call.  address: of a cluster that runs already.
+    """
+
+    engine: str
+    slots: tuple[str | None, ...]
+    threads: int
+    address: str | None = None
+
+
+def plan(
+    engine: str | None = None,
+    *,
+    jobs: int | None = None,
+    devices: Sequence[str] | None = None,
+    threads: int | None = None,
+    address: str | None = None,
+) -> Plan | None:
+    """The plan for these wishes, or None where they ask for nothing but one call after the other, right here.
+
+    engine: "joblib" for this machine, "ray" or "dask" for a cluster; None: "joblib" for several jobs.
+    jobs: how many calls run at the same time; None: one for each device, else one for each core.
+    devices: round robin, job by job. On a cluster all are the same: it has its own way to place GPUs.
+    threads: of each call; None: PyTorch's threads here are shared out, so the number does not depend on the
+      engine, and neither do the results.
+    address: of a cluster that runs already, "auto" or a scheduler's; None: a local one is started and closed.
+
+    Raises ValueError for what cannot be, or is not installed, before anything is started.
+    """
+    if engine not in (None, *NAMES):
+        raise ValueError(f"unknown engine {engine!r}; known: {', '.join(NAMES)}")
+    for what, number in (("jobs", jobs), ("threads", threads)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"{what} must be a whole number, at least 1, got {number!r}")
+    if devices is not None and (isinstance(devices, str) or not devices or not all(devices)):
+        raise ValueError(f'devices are names like "cuda:0", at least one and none empty, got {devices!r}')
+    if address is not None and engine in (None, "joblib"):
+        raise ValueError("an address is for a cluster: engine ray or dask")
+    if address is not None and jobs is None:
+        raise ValueError("a cluster at an address needs to be told how many jobs may run at the same time")
+    if engine is None and (jobs or 1) == 1 and len(devices or ()) <= 1:
+        return None
+    engine = engine or "joblib"
+    if missing := [name for name in NEEDS[engine] if importlib.util.find_spec(name) is None]:
+        extra = "" if engine == "joblib" else f"[{engine}]"
+        raise ValueError(
+            f'engine {engine} needs {" and ".join(missing)}; get it with: pip install "dnabook{extra}"'
+        )
+    if engine != "joblib" and len(set(devices or ())) > 1:
+        raise ValueError(
+            f"different devices are for engine joblib; on a {engine} cluster name one device, such as cuda, "
+            "and let each worker have its own"
+        )
+    jobs = jobs or len(devices or ()) or joblib.cpu_count()
+    slots = placement(devices or (None,), jobs)
+    return Plan(engine, slots, threads or max(1, torch.get_num_threads() // jobs), address)
+
+
+def placement(devices: Sequence[str | None], jobs: int) -> tuple[str | None, ...]:
+    """The device of each job, round robin. Raises ValueError where a device would have no job."""
+    if jobs < len(devices):
+        raise ValueError(f"{len(devices)} devices need at least as many jobs, got {jobs}")
+    return tuple(devices[job % len(devices)] for job in range(jobs))
+
+
+def results(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], plan: Plan
+) -> Iterator[tuple[int, Any]]:
+    """(index, result) of every `function(*calls[index], device)`, in the order in which they finish.
+
+    The calls start in their order. function must be found by its module's name (no lambda), arguments and
+    results must pickle; without a `plan.address` they run under this process's DNABOOK_ settings.
+    Where a call raised an error or its process died, the result is a `Failure`, and the others go on.
+    Closing the iterator, or an interrupt, ends the processes of this machine.
+    Raises ValueError where the cluster cannot be reached or is too small.
+    """
+    settings = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
+    if plan.address is None:
+        settings["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
+    waiting, reason = set(range(len(calls))), "the engine gave no result"
+    with _ENGINES[plan.engine](plan) as (backend, run):
+        parallel = joblib.Parallel(
+            backend=backend,
+            n_jobs=max(2, len(plan.slots)),  # with 1, joblib would compute here and not on the cluster
+            pre_dispatch=len(plan.slots),
+            batch_size=1,
+            return_as="generator_unordered",
+        )
+        requests = ((i, pickle.dumps((plan.threads, function, call))) for i, call in enumerate(calls))
+        answers = parallel(joblib.delayed(run)(i, request, settings) for i, request in requests)
+        try:
+            for index, answer in answers:
+                if index is None:  # a worker of the cluster was lost, and with it which call it had
+                    reason = answer.reason
+                    continue
+                waiting.discard(index)
+                yield index, answer if isinstance(answer, Failure) else pickle.loads(answer)
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # joblib's, that calls were given up: the caller knows
+                answers.close()
+    for index in sorted(waiting):
+        yield index, Failure(reason)
+
+
+# --- One call, one process -----------------------------------------------------------------------
+
+
+def _in_a_process(
+    index: int, request: bytes, settings: dict[str, str], device: str | None, started: set | None = None
+) -> tuple[int, bytes | Failure]:
+    """The call's index and its pickled result, or a Failure. Runs in the engine's worker."""
+    environment = {**os.environ, **settings}
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # an interrupt from the keyboard is the parent's to handle
+    )
+    started = set() if started is None else started
+    started.add(process)
+    try:
+        with contextlib.suppress(BrokenPipeError), process:
+            process.stdin.write(request + pickle.dumps(device))
+            process.stdin.flush()
+            answer = process.stdout.read()  # until it ends; stdin stays open, for _end_with_parent
+    finally:
+        process.kill()
+        started.discard(process)
+    if process.returncode == 0:
+        fine, value = pickle.loads(answer)
+        return index, value if fine else Failure(value)
+    if process.returncode > 0:
+        return index, Failure(f"its process ended with status {process.returncode}")
+    name = signal.Signals(-process.returncode).name
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return index, Failure(f"its process was ended by {name}{hint}")
+
+
+def _answer() -> None:
+    """Read one call from stdin, make it, and write (True, pickled result) or (False, what went wrong)."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not mix with the answer
+    try:
+        threads, function, arguments = pickle.load(sys.stdin.buffer)
+        device = pickle.load(sys.stdin.buffer)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        torch.set_num_threads(threads)
+        answer = True, pickle.dumps(function(*arguments, device))
+    except Exception as error:
+        answer = False, " ".join(f"{type(error).__name__}: {error}".split())
+    pickle.dump(answer, out)
+    out.flush()
+    sys.stderr.flush()
+    os._exit(0)  # with `out` still open: when the parent has read to its end, this process is over
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, which closes our stdin."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+# --- The engines: each gives joblib's backend and the function that its workers run ---------------
+
+
+@contextlib.contextmanager
+def _on_this_machine(plan: Plan) -> Iterator[tuple[Any, Callable]]:
+    free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    for slot in plan.slots:
+        free.put(slot)
+    started: set[subprocess.Popen] = set()
+
+    def run(index: int, request: bytes, settings: dict[str, str]) -> tuple[int, bytes | Failure]:
+        device = free.get()
+        try:
+            return _in_a_process(index, request, settings, device, started)
+        finally:
+            free.put(device)
+
+    try:
+        yield "threading", run  # a thread waits for each process
+    finally:
+        for process in set(started):
+            process.kill()
+
+
+@contextlib.contextmanager
+def _on_ray(plan: Plan) -> Iterator[tuple[Any, Callable]]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to Ray's makers
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that is late starts no second cluster
+    import ray
+    from ray.util.joblib.ray_backend import RayBackend
+
+    class Backend(_KeepsGoing, RayBackend):
+        supports_return_generator = True  # joblib switches it off for pools of processes; Ray's is not one
+
+    jobs = max(2, len(plan.slots))
+    ours = not ray.is_initialized()
+    if ours:
+        local = {"num_cpus": jobs, "include_dashboard": False} if plan.address is None else {}
+        with _reachable("Ray", plan.address):
+            if plan.address not in (None, "auto"):  # ray.init waits for ten minutes where nothing listens
+                host, _, port = plan.address.rpartition("://")[2].rpartition(":")
+                socket.create_connection((host, int(port)), PATIENCE).close()
+            ray.init(plan.address or "local", log_to_driver=True, logging_level="error", **local)
+    try:
+        room = int(ray.cluster_resources().get("CPU", 0))
+        if room < jobs:
+            raise ValueError(f"the Ray cluster has {room} CPUs, too few for {jobs} jobs")
+        gpu = str(plan.slots[0]).startswith("cuda")
+        options = {"scheduling_strategy": "SPREAD", "num_gpus": int(gpu)}
+        # An actor for each call: Ray's pool deals calls out in turn, to busy actors too.
+        yield Backend(ray_remote_args=options, maxtasksperchild=1), _runner(plan)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_dask(plan: Plan) -> Iterator[tuple[Any, Callable]]:
+    import distributed
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(_KeepsGoing, DaskDistributedBackend):
+        def submit(self, func: Callable, callback: Callable) -> Any:
+            """As joblib's, which forgets to call back when the scheduler gives a call up."""
+            future = super().submit(func, callback)
+            future.add_done_callback(lambda done: done.exception() and callback(done.exception()))
+            return future
+
+    with contextlib.ExitStack() as stack:
+        with _reachable("Dask", plan.address):
+            cluster = plan.address or stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=max(2, len(plan.slots)),
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs=logging.ERROR,
+                )
+            )
+            client = stack.enter_context(distributed.Client(cluster, timeout=PATIENCE, set_as_default=False))
+        if plan.address and (room := sum(client.nthreads().values())) < 2:
+            raise ValueError(f"the Dask cluster has {room} threads, joblib needs two or more")
+        yield Backend(client=client), _runner(plan)
+
+
+class _KeepsGoing:
+    """For joblib's backends: a call that the cluster lost is a result, and the others go on."""
+
+    def retrieve_result_callback(self, out: Any) -> Any:
+        try:
+            return super().retrieve_result_callback(out)
+        except Exception as error:
+            return [(None, Failure(f"the cluster lost it: {type(error).__name__}"))]
+
+
+def _runner(plan: Plan) -> Callable:
+    """`_in_a_process` for a cluster's worker, whose own settings go before ours where it was there first."""
+    run = _in_a_guest_process if plan.address else _in_a_process
+    return functools.partial(run, device=plan.slots[0])
+
+
+def _in_a_guest_process(index: int, request: bytes, settings: dict[str, str], device: str | None) -> tuple:
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    return _in_a_process(index, request, {**settings, **own}, device)
+
+
+@contextlib.contextmanager
+def _reachable(engine: str, address: str | None) -> Iterator[None]:
+    """Turns whatever goes wrong in reaching a cluster into one line."""
+    try:
+        yield
+    except Exception as error:
+        what = f"no {engine} cluster answers at {address}" if address else f"{engine} does not start here"
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{what} ({first})") from error
+
+
+_ENGINES = {"joblib": _on_this_machine, "ray": _on_ray, "dask": _on_dask}
+
+if __name__ == "__main__":
+    _answer()
