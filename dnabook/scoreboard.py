@@ -154,8 +154,8 @@ def _two_necks(record: Record) -> str:
     two = _gain(record, "pgd", 0.10, arm="two_autoencoders", over="dna", objective="strongest")
     return (
         f"Under PGD at ε = 0.10, as the paper attacks, the Dual Neck Autoencoder saves {printed} more digits "
-        f"than a plain autoencoder; under an attack that fits the way of counting, {strongest} more. Two plain "
-        f"autoencoders without the loss then save {_points(two)} more than it"
+        f"than a plain autoencoder; under an attack that fits the way of counting, {strongest} more. Two "
+        f"plain autoencoders without the loss then save {_points(two)} more than it"
     )
 
 
