@@ -138,6 +138,15 @@ def order(effect: MeanInterval, below: str = "below", level: str = "level with",
     return below if effect.mean < 0 else above
 
 
+def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:
+    """Where arm a's share of images read rightly lies against arm b's, which the text calls `name`.
+
+    "**above** the autoencoder (12 ± 9 points)"; where: of `reconstruction_by_seed`, the same for both arms.
+    """
+    gap = difference(*(reconstruction_by_seed(record, arm=arm, **where) for arm in (a, b)))
+    return f"**{order(gap)}** {name} ({percent(gap).removesuffix(' %')} points)"
+
+
 def rank_correlation(record: Record, epsilon: float) -> MeanInterval:
     """Spearman's ρ between a pair's parameter distance and its transfer at ε, within each seed, over seeds.
 

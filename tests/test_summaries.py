@@ -120,3 +120,17 @@ def test_two_arms_are_apart_only_where_the_interval_of_their_difference_excludes
 
 def test_heldout_values_are_given_seed_by_seed_for_one_direction(record):
     assert summaries.heldout_by_seed(record, source=1) == {seed: 0.9 - seed / 10 for seed in record.seeds}
+
+
+def test_one_arm_against_another_says_where_it_lies_and_by_how_many_points():
+    def trial(arm, seed, right):
+        row = {"attack": "pgd", "epsilon": 0.1, "objective": "printed", "either": right, "n": 100}
+        return {"setting": {"arm": arm}, "seed": seed, "values": {"attacked": [row]}}
+
+    trials = [trial("dna", seed, 60 + seed) for seed in range(3)]
+    trials += [trial("autoencoder", seed, 50 - seed) for seed in range(3)]
+    record = Record("autoencoder_mnist", "smoke", {}, trials)
+    where = {"attack": "pgd", "epsilon": 0.1}
+    text = summaries.against(record, "dna", "autoencoder", "the autoencoder", **where)
+    assert text.startswith("**above** the autoencoder (12 ± 5 points)")
+    assert summaries.against(record, "dna", "dna", "itself", **where) == "**level with** itself (0 ± 0 points)"
