@@ -133,4 +133,6 @@ def test_one_arm_against_another_says_where_it_lies_and_by_how_many_points():
     where = {"attack": "pgd", "epsilon": 0.1}
     text = summaries.against(record, "dna", "autoencoder", "the autoencoder", **where)
     assert text.startswith("**above** the autoencoder (12 ± 5 points)")
-    assert summaries.against(record, "dna", "dna", "itself", **where) == "**level with** itself (0 ± 0 points)"
+    assert (
+        summaries.against(record, "dna", "dna", "itself", **where) == "**level with** itself (0 ± 0 points)"
+    )
