@@ -72,6 +72,12 @@ def test_columns_and_named_shapes_become_lists_and_sentences_stay_paragraphs():
     ]
 
 
+def test_the_build_loads_the_reader_of_docstrings_and_the_bibliography():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["sphinx"]["local_extensions"]["docstrings"] == "book/_ext"
+    assert config["bibtex_bibfiles"] == ["book/references.bib"]
+
+
 def test_the_api_page_lists_every_module_in_the_order_of_the_package():
     listed = re.findall(r"automodule:: dnabook\.(\S+)", (BOOK / "api.md").read_text())
     files = {
