@@ -82,7 +82,7 @@ def parameter_distance(record: Record) -> Figure:
 
 
 def first_components(record: Record, architecture: str = "cnn") -> Figure:
-    """Figure 2: first feature component in model 2 against model 1, one point an image, first seed."""
+    """Figure 2: first feature components of both models, each image drawn as its digit; first seed."""
     arms = [arm for arm in ARMS if record.find({"architecture": architecture, "arm": arm}, record.seeds[0])]
     figure, (axes,) = _figure(1, len(arms), (3.2 * len(arms), 3.3))
     for axis, arm in zip(axes, arms, strict=True):
