@@ -118,7 +118,7 @@ def finding() -> str:
 def _relation(record: Record) -> str:
     rho = summaries.rank_correlation(record, 0.10)
     return (
-        "Features of two CNNs follow linearly from each other: "
+        "The features of two CNNs follow linearly from each other: "
         f"{_affine(record).ours.removesuffix(', held out')} on images the fit has not seen. Distance between "
         f"parameters and transfer have a rank correlation of {plain(rho)} at ε = 0.10; the paper sees none"
     )
@@ -128,8 +128,9 @@ def _breaking(record: Record) -> str:
     lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
     ahead, back = (plain(fall) for fall in _falls_of_r2(summaries.healthy(record)))
     return (
-        f"In {lost} of {of} CNN pairs the correlation loss kills a model in training. In the others it "
-        f"lowers R² by {ahead} in the direction in which it looks and by {back} in the other"
+        f"In {lost} of {of} CNN pairs trained with the correlation loss one model does not learn to read. In "
+        f"the others predictability (R²) falls by {ahead} in the direction that the loss acts on and by {back} "
+        "in the other"
     )
 
 
@@ -153,9 +154,9 @@ def _two_necks(record: Record) -> str:
     printed, strongest = (_points(_gain(record, "pgd", 0.10, objective=o)) for o in ("printed", "strongest"))
     two = _gain(record, "pgd", 0.10, arm="two_autoencoders", over="dna", objective="strongest")
     return (
-        f"Under PGD at ε = 0.10, as the paper attacks, the Dual Neck Autoencoder saves {printed} more digits "
-        f"than a plain autoencoder; under an attack that fits the way of counting, {strongest} more. Two "
-        f"plain autoencoders without the loss then save {_points(two)} more than it"
+        f"Under PGD at ε = 0.10, as the paper attacks, the Dual Neck Autoencoder reads {printed} more digits "
+        f"rightly than a plain autoencoder; under an attack that fits the way of counting, {strongest} more. "
+        f"Two plain autoencoders without the loss then read {_points(two)} more than it"
     )
 
 
