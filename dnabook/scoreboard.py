@@ -128,9 +128,9 @@ def _breaking(record: Record) -> str:
     lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
     ahead, back = (plain(fall) for fall in _falls_of_r2(summaries.healthy(record)))
     return (
-        f"In {lost} of {of} CNN pairs trained with the correlation loss one model does not learn to read. In "
-        f"the others predictability (R²) falls by {ahead} in the direction that the loss acts on and by {back} "
-        "in the other"
+        f"In {lost} of {of} CNN pairs trained with the correlation loss one model does not learn to read. "
+        f"In the others predictability (R²) falls by {ahead} in the direction that the loss acts on and by "
+        f"{back} in the other"
     )
 
 
