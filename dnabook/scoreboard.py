@@ -126,11 +126,13 @@ def _relation(record: Record) -> str:
 
 def _breaking(record: Record) -> str:
     lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
+    text = f"In {lost} of {of} CNN pairs trained with the correlation loss a model does not learn to read"
+    if lost == of:
+        return text
     ahead, back = (plain(fall) for fall in _falls_of_r2(summaries.healthy(record)))
     return (
-        f"In {lost} of {of} CNN pairs trained with the correlation loss one model does not learn to read. "
-        f"In the others predictability (R²) falls by {ahead} in the direction that the loss acts on and by "
-        f"{back} in the other"
+        f"{text}. In the others predictability (R²) falls by {ahead} in the direction that the loss acts on and "
+        f"by {back} in the other"
     )
 
 

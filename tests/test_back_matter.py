@@ -16,7 +16,7 @@ from PIL import Image
 from pybtex.database import parse_file
 
 import dnabook
-from dnabook import experiments, records, scoreboard
+from dnabook import experiments, records, scoreboard, summaries
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -171,3 +171,13 @@ def test_an_answer_names_verdict_number_and_scale(committed):
     found = [scale for scale in records.SCALES if scoreboard.judge(claim, scale)]
     judged = scoreboard.judge(claim, found[-1])
     assert f"**{judged.verdict}**" in text and f"(n = {judged.n}), {found[-1]} scale" in text
+
+
+def test_the_finding_says_nothing_of_pairs_that_did_not_survive(committed, monkeypatch):
+    monkeypatch.setattr(records, "best", lambda name: records.load(name, "laptop"))
+    lost, of = summaries.collapsed(
+        records.best("feature_correlation"), architecture="cnn", arm="decorrelated"
+    )
+    line = scoreboard.finding().split("\n")[1]
+    assert f"In {lost} of {of} CNN pairs" in line and "laptop scale" in line
+    assert ("In the others" in line) == (lost < of)
