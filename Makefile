@@ -49,7 +49,6 @@ clean:
 bench: .venv/.ok
 	$(BIN)/python benchmarks/speed.py
 
-# The README's figure, from the largest recorded scale.
+# README's figure and the lines that say what was found, from the largest recorded scales.
 finding: .venv/.ok
-	$(BIN)/python -c "from dnabook import figures, records; \
-		figures.transfer(records.best('transfer')).savefig('book/static/finding.png')"
+	$(BIN)/python book/_ext/front.py

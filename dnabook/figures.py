@@ -82,13 +82,13 @@ def parameter_distance(record: Record) -> Figure:
 
 
 def first_components(record: Record, architecture: str = "cnn") -> Figure:
-    """Figure 2: first feature component in model 2 against model 1, one point an image, first seed."""
+    """Figure 2: first feature components of both models, each image drawn as its digit; first seed."""
     arms = [arm for arm in ARMS if record.find({"architecture": architecture, "arm": arm}, record.seeds[0])]
     figure, (axes,) = _figure(1, len(arms), (3.2 * len(arms), 3.3))
     for axis, arm in zip(axes, arms, strict=True):
         values = record.find({"architecture": architecture, "arm": arm}, record.seeds[0])["values"]
         points = values["first_component"]["points"]
-        axis.scatter(points["model_1"], points["model_2"], c=points["label"], cmap="tab10", s=9)
+        _digits(axis, points["model_1"], points["model_2"], points["label"])
         r2 = values["first_component"]["r_squared"]
         shown = "no variance" if math.isnan(r2) else f"R² = {r2:.2f}"
         axis.set(title=f"{ARMS[arm][0]}: {shown}", xlabel="model 1")
@@ -341,12 +341,9 @@ def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], *, xlabel: 
 
 
 def scatter(x: Tensor, y: Tensor, labels: Tensor, *, xlabel: str, ylabel: str) -> Figure:
-    """Points (N,) against (N,), coloured by class, with a colour bar that names the digits."""
+    """Points (N,) against (N,), each drawn as the digit of its class, in that digit's colour."""
     figure, ((axis,),) = _figure(1, 1, (4.6, 3.6))
-    drawn = axis.scatter(
-        x.cpu().numpy(), y.cpu().numpy(), c=labels.cpu().numpy(), cmap="tab10", vmin=-0.5, vmax=9.5, s=9
-    )
-    figure.colorbar(drawn, ax=axis, ticks=range(10), label="digit")
+    _digits(axis, x.cpu().numpy(), y.cpu().numpy(), labels.cpu().numpy())
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
@@ -378,6 +375,14 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) 
         )
     plt.close(figure)
     return figure, axes
+
+
+def _digits(axis: Axes, x: Sequence[float], y: Sequence[float], labels: Sequence[int]) -> None:
+    """Points told apart by their shape, the digit itself, as well as by colour."""
+    x, y, labels = map(np.asarray, (x, y, labels))
+    for digit in np.unique(labels):
+        of = labels == digit
+        axis.scatter(x[of], y[of], marker=f"${digit}$", color=f"C{digit}", s=18, lw=0.3)
 
 
 def _bar(mean: MeanInterval) -> float:

@@ -80,12 +80,96 @@ def brief(ids: tuple[str, ...] = HEAD) -> str:
     for claim in CLAIMS:
         if claim.id not in ids:
             continue
-        judged = ((scale, judge(claim, scale)) for scale in reversed(records.SCALES))
-        scale, found = next(((s, j) for s, j in judged if j), ("", None))
+        scale, found = _largest(claim)
         ours = f"{found.ours} (n = {found.n}, {scale})" if found else _cell(None)
         link = f"[{claim.chapter}]({CHAPTERS[claim.chapter]})"
         rows.append([claim.sentence, claim.paper, ours, found.verdict if found else OPEN, link])
     return summaries.table(["claim", "paper", "ours", "verdict", "chapter"], rows, left=5)
+
+
+def answers(*ids: str) -> str:
+    """A chapter's answer as Markdown: one line for each of these claims, by the largest scale recorded."""
+    lines = []
+    for claim in CLAIMS:
+        if claim.id in ids:
+            scale, found = _largest(claim)
+            text = f"**{found.verdict}**: {_cell(found)}, {scale} scale" if found else _cell(None)
+            lines.append(f"- {claim.sentence}. {text}.")
+    return "The paper's claims in this chapter, judged from the records:\n\n" + "\n".join(lines)
+
+
+def finding() -> str:
+    """What the book finds, as Markdown: four lines of numbers, each from the largest scale recorded."""
+    distance, features, transfer, mnist = map(
+        records.best, ("parameter_distance", "feature_correlation", "transfer", "autoencoder_mnist")
+    )
+    lines = (
+        ("The relation", _relation(distance), distance),
+        ("Breaking it", _breaking(features), features),
+        ("Transfer", _transfer(transfer), transfer),
+        ("Two necks", _two_necks(mnist), mnist),
+    )
+    return "\n".join(
+        f"- **{name}.** {text} ({record.scale} scale, {_count(len(record.seeds), 'seed')})."
+        for name, text, record in lines
+    )
+
+
+def _relation(record: Record) -> str:
+    rho = summaries.rank_correlation(record, 0.10)
+    return (
+        "The features of two CNNs follow linearly from each other: "
+        f"{_affine(record).ours.removesuffix(', held out')} on images the fit has not seen. Distance between "
+        f"parameters and transfer have a rank correlation of {plain(rho)} at ε = 0.10; the paper sees none"
+    )
+
+
+def _breaking(record: Record) -> str:
+    lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
+    text = f"In {lost} of {of} CNN pairs trained with the correlation loss a model does not learn to read"
+    if lost == of:
+        return text
+    ahead, back = (plain(fall) for fall in _falls_of_r2(summaries.healthy(record)))
+    return (
+        f"{text}. In the others predictability (R²) falls by {ahead} in the direction that the loss acts on "
+        f"and by {back} in the other"
+    )
+
+
+def _transfer(record: Record) -> str:
+    kept, parts = summaries.healthy(record), []
+    where = {"attack": "pgd-linf", "epsilon": 0.10}
+    for architecture, name in (("cnn", "CNNs"), ("fully_connected", "fully connected networks")):
+        regular, decorrelated = (
+            summaries.transfer(kept, architecture=architecture, arm=arm, **where)
+            for arm in ("regular", "decorrelated")
+        )
+        pairs = _count(decorrelated.n, "pair")
+        parts.append(
+            f"{percent(regular)} between regular and {percent(decorrelated)} ({pairs}) between decorrelated "
+            f"{name}"
+        )
+    return f"Where both models learn, the transfer rate of PGD at ε = 0.10 is {', and '.join(parts)}"
+
+
+def _two_necks(record: Record) -> str:
+    printed, strongest = (_points(_gain(record, "pgd", 0.10, objective=o)) for o in ("printed", "strongest"))
+    two = _gain(record, "pgd", 0.10, arm="two_autoencoders", over="dna", objective="strongest")
+    return (
+        f"Under PGD at ε = 0.10, as the paper attacks, the Dual Neck Autoencoder reads {printed} more digits "
+        f"rightly than a plain autoencoder; under an attack that fits the way of counting, {strongest} more. "
+        f"Two plain autoencoders without the loss then read {_points(two)} more than it"
+    )
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'s' * (n != 1)}"
+
+
+def _largest(claim: Claim) -> tuple[str, Judgement | None]:
+    """The largest scale that has a record of the claim, and what it says."""
+    judged = ((scale, judge(claim, scale)) for scale in reversed(records.SCALES))
+    return next(((scale, found) for scale, found in judged if found), ("", None))
 
 
 def _cell(found: Judgement | None) -> str:
@@ -168,18 +252,23 @@ def _pearson(record: Record) -> Judgement:
 
 
 def _predictability(record: Record) -> Judgement:
-    kept, parts, texts = summaries.healthy(record), [], []
-    for source, target in ((1, 2), (2, 1)):
-        where = {"architecture": "cnn", "source": source}
-        by = {
-            arm: {row["seed"]: row["heldout"] for row in kept.rows("predictability", arm=arm, **where)}
-            for arm in ("regular", "decorrelated")
-        }
-        parts.append(difference(by["regular"], by["decorrelated"]))
-        texts.append(f"{plain(parts[-1])} from {source} to {target}")
+    parts = _falls_of_r2(summaries.healthy(record))
+    texts = [f"{plain(part)} from {way}" for part, way in zip(parts, ("1 to 2", "2 to 1"), strict=True)]
     lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
     text = f"held-out R² falls by {', '.join(texts)}; {lost} of {of} pairs collapse"
     return Judgement(text, min(p.n for p in parts), worst(map(verdict, parts)))
+
+
+def _falls_of_r2(record: Record) -> list[MeanInterval]:
+    """By how much held-out R² falls between CNNs, from model 1 to 2 and back."""
+    falls = []
+    for source in (1, 2):
+        by = [
+            summaries.heldout_by_seed(record, architecture="cnn", arm=arm, source=source)
+            for arm in ("regular", "decorrelated")
+        ]
+        falls.append(difference(*by))
+    return falls
 
 
 def _cut(architecture: str) -> Callable[[Record], Judgement]:

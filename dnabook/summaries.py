@@ -88,6 +88,11 @@ def predictability(record: Record, reading: str = "heldout", **where: Any) -> Me
     return mean_interval([row[reading] for row in record.rows("predictability", **where)])
 
 
+def heldout_by_seed(record: Record, **where: Any) -> BySeed:
+    """Held-out R² of each matching pair; give `source`, as in `predictability`."""
+    return {row["seed"]: row["heldout"] for row in record.rows("predictability", **where)}
+
+
 def reconstruction(record: Record, **where: Any) -> MeanInterval:
     """Share of images that an autoencoder's rule reads rightly, over seeds; see `reconstruction_by_seed`."""
     return over(reconstruction_by_seed(record, **where))
@@ -121,6 +126,25 @@ def _same_attack(rows: list[dict[str, Any]], attack: str, epsilon: float) -> lis
     if not found:
         raise ValueError(f"nothing is recorded of {attack} at ε = {epsilon}")
     return found
+
+
+def order(effect: MeanInterval, below: str = "below", level: str = "level with", above: str = "above") -> str:
+    """Where the first of two arms lies, in a word, by the interval of their `difference`.
+
+    below, above: the interval excludes zero.  level: it does not, or fewer than two seeds can be compared.
+    """
+    if effect.n < 2 or abs(effect.mean) <= effect.half_width:
+        return level
+    return below if effect.mean < 0 else above
+
+
+def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:
+    """Where arm a's share of images read rightly lies against arm b's, which the text calls `name`.
+
+    "**above** the autoencoder (12 ± 9 points)"; where: of `reconstruction_by_seed`, the same for both arms.
+    """
+    gap = difference(*(reconstruction_by_seed(record, arm=arm, **where) for arm in (a, b)))
+    return f"**{order(gap)}** {name} ({percent(gap).removesuffix(' %')} points)"
 
 
 def rank_correlation(record: Record, epsilon: float) -> MeanInterval:

@@ -123,6 +123,7 @@ def test_every_exercise_has_a_folded_solution_that_runs(path):
     assert len(exercises) >= 3
     for i in exercises:
         assert after[i + 1].cell_type == "code" and "hide-cell" in after[i + 1].metadata["tags"]
+        assert not {"skip-execution", "raises-exception", "remove-cell"} & set(after[i + 1].metadata["tags"])
 
 
 def test_all_chapters_share_one_set_up_cell_that_installs_this_version():

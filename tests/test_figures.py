@@ -172,3 +172,11 @@ def test_figure_4_has_transfer_above_accuracy_for_each_start(dverge_record):
 def test_figure_5_names_its_parts():
     texts = {text.get_text().replace("\n", " ") for text in figures.dual_neck().axes[0].texts}
     assert {"encoder (shared)", "decoder (shared)", "neck 1", "neck 2", "correlation loss"} <= texts
+
+
+def test_classes_in_a_scatter_are_told_apart_by_shape_as_well_as_colour():
+    figure = figures.scatter(torch.rand(9), torch.rand(9), torch.arange(9) % 3, xlabel="x", ylabel="y")
+    drawn = figure.axes[0].collections
+    shapes = {group.get_paths()[0].vertices.tobytes() for group in drawn}
+    colours = {tuple(group.get_facecolor()[0]) for group in drawn}
+    assert len(drawn) == len(shapes) == len(colours) == 3

@@ -102,3 +102,37 @@ def test_a_mean_that_rounds_to_zero_has_no_minus_sign():
     assert summaries.plain(MeanInterval(-0.004, 0.1, 3), 1) == "0.0 ± 0.1"
     assert summaries.percent(MeanInterval(-0.001, 0.01, 3)) == "0 ± 1 %"
     assert summaries.plain(MeanInterval(-0.06, 0.1, 3), 1) == "-0.1 ± 0.1"
+
+
+@pytest.mark.parametrize(
+    ("effect", "word"),
+    [
+        (MeanInterval(0.2, 0.1, 3), "above"),
+        (MeanInterval(-0.2, 0.1, 3), "below"),
+        (MeanInterval(-0.2, 0.3, 3), "level with"),
+        (MeanInterval(0.2, math.nan, 1), "level with"),
+        (MeanInterval(math.nan, math.nan, 0), "level with"),
+    ],
+)
+def test_two_arms_are_apart_only_where_the_interval_of_their_difference_excludes_zero(effect, word):
+    assert summaries.order(effect) == word
+
+
+def test_heldout_values_are_given_seed_by_seed_for_one_direction(record):
+    assert summaries.heldout_by_seed(record, source=1) == {seed: 0.9 - seed / 10 for seed in record.seeds}
+
+
+def test_one_arm_against_another_says_where_it_lies_and_by_how_many_points():
+    def trial(arm, seed, right):
+        row = {"attack": "pgd", "epsilon": 0.1, "objective": "printed", "either": right, "n": 100}
+        return {"setting": {"arm": arm}, "seed": seed, "values": {"attacked": [row]}}
+
+    trials = [trial("dna", seed, 60 + seed) for seed in range(3)]
+    trials += [trial("autoencoder", seed, 50 - seed) for seed in range(3)]
+    record = Record("autoencoder_mnist", "smoke", {}, trials)
+    where = {"attack": "pgd", "epsilon": 0.1}
+    text = summaries.against(record, "dna", "autoencoder", "the autoencoder", **where)
+    assert text.startswith("**above** the autoencoder (12 ± 5 points)")
+    assert (
+        summaries.against(record, "dna", "dna", "itself", **where) == "**level with** itself (0 ± 0 points)"
+    )

@@ -1,0 +1,28 @@
+"""README's figure and the lines that say what was found, written anew from the records: `make finding`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dnabook import figures, records, scoreboard
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+FIGURE = ROOT / "book" / "static" / "finding.png"
+BEGIN, END = "<!-- written by `make finding` -->", "<!-- end -->"
+
+
+def with_finding(text: str) -> str:
+    """The README's text with the lines between its two marks as the records have them now."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{scoreboard.finding()}\n\n{END}{rest.split(END, 1)[1]}"
+
+
+def main() -> None:
+    README.write_text(with_finding(README.read_text()))
+    record = records.best("transfer")
+    figures.transfer(record).savefig(FIGURE, metadata={"Description": record.caption()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The pages behind the chapters: API, glossary, references, how to cite; and README's computed lines."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import docutils.core
+import pytest
+import yaml
+from PIL import Image
+from pybtex.database import parse_file
+
+import dnabook
+from dnabook import experiments, records, scoreboard, summaries
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.md"))
+sys.path.insert(0, str(BOOK / "_ext"))
+
+import docstrings  # noqa: E402
+import front  # noqa: E402
+
+WORKS = parse_file(BOOK / "references.bib").entries
+ITEM = re.compile(r"^- (.+?) \((\d{4})\)\. \[\*(.+?)\*\]\((\S+?)\)\. .+\.$", re.MULTILINE)
+
+
+def documented():
+    """Every public function and class of the modules on the API page."""
+    for name in re.findall(r"automodule:: (\S+)", (BOOK / "api.md").read_text()):
+        module = importlib.import_module(name)
+        for key, value in vars(module).items():
+            if inspect.getdoc(value) and getattr(value, "__module__", "") == name and key[0] != "_":
+                yield pytest.param(value, id=f"{name}.{key}")
+
+
+@pytest.mark.parametrize("thing", list(documented()))
+def test_a_docstring_becomes_markup_without_an_error_and_loses_no_word(thing):
+    plain = inspect.getdoc(thing)
+    text = "\n".join(docstrings.rest(plain.split("\n")))
+    page = docutils.core.publish_parts(text, writer_name="html5", settings_overrides={"halt_level": 2})
+    shown = html.unescape(re.sub(r"<[^>]+>", " ", page["body"]))
+    assert re.findall(r"\w+", shown) == re.findall(r"\w+", plain)
+
+
+def test_columns_and_named_shapes_become_lists_and_sentences_stay_paragraphs():
+    lines = docstrings.rest(
+        [
+            "Share of *some* images.",
+            "",
+            "x_adv: (N, C), crafted on `source`;  y: (N,) classes.",
+            "step_size     a length; None:",
+            "              the default.",
+            "variant       one of two.",
+            '              "released": the other.',
+            "Returns nan when empty.",
+        ]
+    )
+    assert [line for line in lines if line] == [
+        "Share of *some* images.",
+        r"- **x\_adv**: (N, C), crafted on ``source``",
+        "- **y**: (N,) classes.",
+        r"- **step\_size**: a length; None: the default.",
+        "- **variant**: one of two.",
+        '  "released": the other.',
+        "Returns nan when empty.",
+    ]
+
+
+def test_the_build_loads_the_reader_of_docstrings_and_the_bibliography():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["sphinx"]["local_extensions"]["docstrings"] == "book/_ext"
+    assert config["bibtex_bibfiles"] == ["book/references.bib"]
+
+
+def test_the_api_page_lists_every_module_in_the_order_of_the_package():
+    listed = re.findall(r"automodule:: dnabook\.(\S+)", (BOOK / "api.md").read_text())
+    files = {
+        ".".join(p.relative_to(ROOT / "dnabook").with_suffix("").parts)
+        for p in (ROOT / "dnabook").rglob("*.py")
+    }
+    hidden = {"__init__", "__main__", "_version"}
+    named = {name.removesuffix(".__init__") for name in files} - hidden
+    assert named == set(listed), f"in the package or on the page only: {sorted(named ^ set(listed))}"
+    modules = [name for name in listed if not name.startswith("experiments")]
+    told = [modules.index(name) for name in re.findall(r"`(\w+)`", dnabook.__doc__) if name in modules]
+    assert told == sorted(told)
+    assert [n.split(".")[1] for n in listed if n.startswith("experiments.")][2:] == list(experiments.NAMES)
+
+
+def test_links_to_the_glossary_lead_to_its_terms_and_each_chapter_has_some():
+    text = (BOOK / "glossary.md").read_text().replace("R²\n", "R2\n")
+    terms = re.findall(r"^(\S.*)\n  \S", text, flags=re.MULTILINE)
+    known = {"term-" + re.sub(r"\W+", "-", term).strip("-") for term in terms}
+    assert len(known) > 25 and terms == sorted(terms, key=str.lower)
+    used = {p.stem: re.findall(r"glossary\.md#(term-[\w-]+)", p.read_text()) for p in BOOK.glob("*.md")}
+    for page, links in used.items():
+        assert set(links) <= known, page
+    assert all(used[path.stem] for path in CHAPTERS)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=[path.stem for path in CHAPTERS])
+def test_a_chapter_ends_with_its_references_and_each_agrees_with_the_bibliography(path):
+    last = path.read_text().rsplit("\n## ", 1)[1]
+    assert last.startswith("References\n")
+    items = ITEM.findall(last)
+    assert len(items) == last.count("\n- ") >= 2 and "Wiedeman" in items[0][0]
+    by_url = {work.fields["url"]: work for work in WORKS.values()}
+    for authors, year, title, url in items:
+        work = by_url[url]
+        assert year == work.fields["year"], title
+        assert title == re.sub("[{}]", "", work.fields["title"])
+        first = " ".join(work.persons["author"][0].last_names)
+        assert authors.startswith(f"{first}, "), title
+        assert ("et al." in authors) == (len(work.persons["author"]) > 3), title
+
+
+def test_works_named_in_a_chapter_are_in_its_references():
+    for path in CHAPTERS:
+        text, last = path.read_text().rsplit("\n## ", 1)
+        listed = {(authors.split(",")[0], year) for authors, year, _, _ in ITEM.findall(last)}
+        named = re.findall(r"([A-ZÀ-Ž][\w-]+)(?: et al\.| & [A-Z]\w+),? \(?(\d{4})", text)
+        assert set(named) <= listed, path.name
+
+
+def test_bibtex_on_the_first_page_and_the_citation_file_say_the_same():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    box = (BOOK / "intro.md").read_text().split("```bibtex\n")[1].split("```")[0]
+    paper, book = box.split("\n\n")
+    reference = citation["references"][0]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["cff-version"] == "1.2.0" and citation["version"] == dnabook.__version__
+    assert f"version = {{{dnabook.__version__}}}" in book and f"{{{citation['repository-code']}}}" in book
+    assert f"{{{citation['title']}}}" in book and str(citation["date-released"])[:4] in book
+    assert f"doi     = {{{reference['doi']}}}" in paper and f"{{{reference['title']}}}" in paper
+    assert WORKS["wiedeman2022"].fields["url"].endswith(reference["doi"])
+    assert WORKS["wiedeman2022"].fields["title"] == reference["title"]
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """The records of the repository in the place of the tests' own, empty folder."""
+    monkeypatch.delenv("DNABOOK_RESULTS")
+
+
+def test_readme_says_what_the_records_say(committed):
+    text = (ROOT / "README.md").read_text()
+    assert front.with_finding(text) == text, "a record has changed: run `make finding`"
+
+
+def test_readmes_figure_is_of_the_largest_record(committed):
+    drawn = Image.open(front.FIGURE).text["Description"]
+    assert drawn == records.best("transfer").caption(), "a record has changed: run `make finding`"
+
+
+def test_chapters_open_with_verdicts_on_claims_that_exist(committed):
+    ids = {claim.id for claim in scoreboard.CLAIMS}
+    for path in CHAPTERS[1:]:
+        asked = re.findall(r'"(\w+)"', re.search(r"scoreboard\.answers\((.*?)\)", path.read_text())[1])
+        assert asked and set(asked) <= ids, path.name
+        assert scoreboard.answers(*asked).count("\n- ") == len(asked)
+
+
+def test_an_answer_names_verdict_number_and_scale(committed):
+    claim = next(claim for claim in scoreboard.CLAIMS if claim.id == "C2")
+    text = scoreboard.answers("C2")
+    found = [scale for scale in records.SCALES if scoreboard.judge(claim, scale)]
+    judged = scoreboard.judge(claim, found[-1])
+    assert f"**{judged.verdict}**" in text and f"(n = {judged.n}), {found[-1]} scale" in text
+
+
+def test_the_finding_says_nothing_of_pairs_that_did_not_survive(committed, monkeypatch):
+    monkeypatch.setattr(records, "best", lambda name: records.load(name, "laptop"))
+    lost, of = summaries.collapsed(
+        records.best("feature_correlation"), architecture="cnn", arm="decorrelated"
+    )
+    line = scoreboard.finding().split("\n")[1]
+    assert f"In {lost} of {of} CNN pairs" in line and "laptop scale" in line
+    assert ("In the others" in line) == (lost < of)
