@@ -253,7 +253,7 @@ WIDE = """() => {
   const over = [...article.querySelectorAll('*')].filter(e => e.checkVisibility() && !e.closest('svg')
     && e.getBoundingClientRect().right > width + 1 && e.getBoundingClientRect().width > 0 && !held(e));
   const name = e => e.tagName.toLowerCase() + (e.id ? '#' + e.id : '') + (e.className ? '.' + e.className : '');
-  if (over.length) return name(over[0]) + ' reaches over the edge';
+  if (over.length) return `${name(over[0])} reaches over the edge: ${over[0].textContent.trim().slice(0, 60)}`;
   const scroll = document.documentElement.scrollWidth;
   return scroll > width ? `the page is ${scroll} pixels wide, the window ${width}` : null;
 }"""
