@@ -86,7 +86,9 @@ def test_a_moved_notebook_still_equals_its_text(copy):
 
 
 def test_other_repositories_whose_names_begin_alike_stay():
-    text = "https://github.com/a/b https://github.com/a/b.git https://github.com/a/bc https://github.com/a/b-c"
+    text = (
+        "https://github.com/a/b https://github.com/a/b.git https://github.com/a/bc https://github.com/a/b-c"
+    )
     assert address.moved(text, "a/b", "x/y") == (
         "https://github.com/x/y https://github.com/x/y.git https://github.com/a/bc https://github.com/a/b-c"
     )
@@ -94,11 +96,18 @@ def test_other_repositories_whose_names_begin_alike_stay():
 
 
 def test_a_site_lies_under_the_repositorys_name_unless_it_is_its_owners_own():
-    assert address.site("Ada/book") == "https://ada.github.io/book/" and address.prefix("Ada/book") == "/book/"
-    assert address.site("Ada/ada.github.io") == "https://ada.github.io/" and address.prefix("Ada/ada.github.io") == "/"
+    assert (
+        address.site("Ada/book") == "https://ada.github.io/book/" and address.prefix("Ada/book") == "/book/"
+    )
+    assert (
+        address.site("Ada/ada.github.io") == "https://ada.github.io/"
+        and address.prefix("Ada/ada.github.io") == "/"
+    )
 
 
-@pytest.mark.parametrize("bad", ["", "ada", "ada/", "/book", "ada/book/more", "https://github.com/ada/book", "a b/c"])
+@pytest.mark.parametrize(
+    "bad", ["", "ada", "ada/", "/book", "ada/book/more", "https://github.com/ada/book", "a b/c"]
+)
 def test_what_is_no_address_is_refused_and_nothing_changes(copy, bad, capsys):
     before = contents(copy)
     with pytest.raises(ValueError, match="OWNER/NAME"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import sys
 from pathlib import Path
@@ -125,7 +126,10 @@ def test_a_dead_anchor_and_a_dead_redirect_are_named_and_live_ones_are_not(fault
 def test_a_page_without_language_and_title_a_silent_search_and_a_wrong_sitemap_are_found(faults):
     assert {"no language", "no title"} <= {fault.text for fault in faults["nameless"]}
     assert "search" in {fault.kind for fault in faults["search"]}
-    assert [fault.text for fault in faults["sitemap.xml"]] == ["forgets raw.html", "lists too-many.html, no page"]
+    assert [fault.text for fault in faults["sitemap.xml"]] == [
+        "forgets raw.html",
+        "lists too-many.html, no page",
+    ]
 
 
 def test_every_page_is_photographed_in_light_dark_on_a_phone_and_in_print(faults, small_site):
@@ -150,9 +154,18 @@ def test_alt_text_has_to_be_a_sentence_that_states_a_finding(alt, wrong):
     "href, wrong",
     [
         ("https://colab.research.google.com/github/dnabook/dnabook/blob/main/book/intro.ipynb", None),
-        ("https://colab.research.google.com/github/dnabook/dnabook/blob/main/book/gone.ipynb", "does not exist"),
-        ("https://colab.research.google.com/github/dnabook/other/blob/main/book/intro.ipynb", "not a notebook of"),
-        ("https://colab.research.google.com/github/dnabook/dnabook/blob/main/book/intro.md", "not a notebook of"),
+        (
+            "https://colab.research.google.com/github/dnabook/dnabook/blob/main/book/gone.ipynb",
+            "does not exist",
+        ),
+        (
+            "https://colab.research.google.com/github/dnabook/other/blob/main/book/intro.ipynb",
+            "not a notebook of",
+        ),
+        (
+            "https://colab.research.google.com/github/dnabook/dnabook/blob/main/book/intro.md",
+            "not a notebook of",
+        ),
         ("https://colab.research.google.com/drive/abc", "malformed"),
         ("https://github.com/dnabook/dnabook/edit/main/book/intro.md", None),
         ("https://github.com/dnabook/dnabook/blob/v0.1.0/dnabook/losses.py#L3", None),
@@ -190,7 +203,10 @@ def test_the_configured_site_is_the_published_one():
     site = site_check.configured(Path("unused"))
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     assert f"https://github.com/{site.address}" == config["repository"]["url"]
-    assert site.baseurl.endswith(site.prefix) and site.prefix == config["sphinx"]["config"]["notfound_urls_prefix"]
+    assert (
+        site.baseurl.endswith(site.prefix)
+        and site.prefix == config["sphinx"]["config"]["notfound_urls_prefix"]
+    )
 
 
 def test_without_browser_or_book_the_check_says_what_is_missing_and_returns_2(tmp_path, monkeypatch, capsys):
@@ -225,3 +241,34 @@ def test_links_in_outputs_to_the_text_of_another_page_lead_to_the_page():
     assert tidy_page.linked(body, "book/intro", pages) == (
         '<a href="02_b.html">2</a><a href="02_b.html#x">x</a><a href="gone.md">-</a><a href="http://h/02_b.md">h</a>'
     )
+
+
+# --- The book on paper -----------------------------------------------------------------------------
+
+
+def test_the_pdf_has_a_bookmark_for_each_page_and_its_links_lead_to_the_published_site(small_site):
+    if site_check.chromium() is None:
+        pytest.skip("Chromium is not installed")
+    from pypdf import PdfReader
+
+    book = PdfReader(io.BytesIO(tool("pdf").printed(small_site, ["sound.html", "anchor.html"])))
+    assert [entry.title for entry in book.outline] == ["sound", "anchor"]
+    links = {
+        str(annotation.get_object()["/A"]["/URI"])
+        for page in book.pages
+        for annotation in page.get("/Annots", ())
+        if "/URI" in annotation.get_object().get("/A", {})
+    }
+    assert "http://localhost/sound.html#nowhere" in links
+    assert not [link for link in links if "127.0.0.1" in link]
+
+
+def test_the_pdf_is_ordered_as_the_contents_and_says_what_is_not_built(tmp_path, capsys):
+    pdf = tool("pdf")
+    pages = pdf.ordered()
+    assert pages[:2] == ["book/intro.html", "book/01_adversarial_examples.html"]
+    assert {page.removesuffix(".html") for page in pages} == {
+        f"book/{f.stem}" for f in (ROOT / "book").glob("*.md")
+    }
+    assert pdf.main([str(tmp_path), "--out", str(tmp_path / "out.pdf")]) == 2
+    assert "book/intro.html is not built" in capsys.readouterr().err

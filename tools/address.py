@@ -1,11 +1,11 @@
 """The repository's address, kept in pyproject.toml and copied to every file that needs it.
 
     python tools/address.py              prints the address and the files that carry it
-    python tools/address.py OWNER/NAME   sets it everywhere; run `make pairs` afterwards only if a chapter differs
+    python tools/address.py OWNER/NAME   sets it everywhere, chapters and their notebooks alike
 
-The address follows from one line of pyproject.toml, `Repository = "https://github.com/OWNER/NAME"`. From it come
-the links to GitHub, to Colab, the address that pip installs from, and the site: https://OWNER.github.io/NAME/.
-Workflows need no address: GitHub tells them.
+It stands in one line of pyproject.toml, `Repository = "https://github.com/OWNER/NAME"`. From it come the links
+to GitHub and to Colab, what pip installs in Colab, and the site, https://OWNER.github.io/NAME/. Workflows need
+no address: GitHub tells them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def current(root: Path = ROOT) -> str:
     text = (root / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^Repository = "https://github\.com/([^"]+)"$', text, re.MULTILINE)
     if not found:
-        raise ValueError(f"{root / 'pyproject.toml'} has no line Repository = \"https://github.com/OWNER/NAME\"")
+        raise ValueError(
+            f'{root / "pyproject.toml"} has no line Repository = "https://github.com/OWNER/NAME"'
+        )
     return found[1]
 
 

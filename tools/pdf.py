@@ -24,7 +24,9 @@ def ordered(root: Path = ROOT) -> list[str]:
     """The pages of _toc.yml in order, as paths in the built book."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     files = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
-    return [str(Path(file).with_suffix(".html")) if file.endswith(".md") else f"{file}.html" for file in files]
+    return [
+        str(Path(file).with_suffix(".html")) if file.endswith(".md") else f"{file}.html" for file in files
+    ]
 
 
 def printed(site: Site, pages: list[str]) -> bytes:
@@ -34,7 +36,9 @@ def printed(site: Site, pages: list[str]) -> bytes:
 
     book = PdfWriter()
     with served(site) as base, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]
+        )
         for page in pages:
             tab = browser.new_page(color_scheme="light")
             tab.goto(base + page, wait_until="load")

@@ -36,7 +36,11 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PHONE, DESK, SHEET = {"width": 375, "height": 812}, {"width": 1300, "height": 900}, {"width": 718, "height": 1000}
+PHONE, DESK, SHEET = (
+    {"width": 375, "height": 812},
+    {"width": 1300, "height": 900},
+    {"width": 718, "height": 1000},
+)
 WORDS_OF_ALT = 6  # fewer name a figure; a finding is a sentence
 NOT_READ = {"search.html", "genindex.html", "py-modindex.html", "404.html"}  # pages that no sitemap lists
 
@@ -152,7 +156,9 @@ def repository_fault(href: str, site: Site) -> str | None:
 
 def notebook_fault(file: Path) -> str | None:
     """What is wrong with a notebook for download, or None: one with code has been run and shows its outputs."""
-    cells = [cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    cells = [
+        cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"
+    ]
     if cells and not any(cell["outputs"] for cell in cells):
         return f"the notebook {file.name} is offered for download without outputs"
     return None
@@ -346,14 +352,18 @@ class Reader:
         tab = self.context.new_page()
         self.listen(tab, page)
         tab.goto(self.base + page, wait_until="load")
-        tab.add_style_tag(content="*, ::before, ::after { transition: none !important; animation: none !important; }")
+        tab.add_style_tag(
+            content="*, ::before, ::after { transition: none !important; animation: none !important; }"
+        )
         tab.evaluate(READY)
         self.look(tab, page)
         self.faults += slider_faults(tab, page)
         tab.evaluate(self.axe)
         for theme in ("light", "dark"):
             tab.emulate_media(color_scheme=theme)
-            tab.evaluate("theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme)
+            tab.evaluate(
+                "theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme
+            )
             self.faults += axe_faults(page, tab.evaluate(AXE), theme)
             self.shoot(tab, page, theme)
         tab.evaluate("Object.assign(document.documentElement.dataset, {theme: 'light', mode: 'light'})")
@@ -404,7 +414,9 @@ def check(site: Site, shots: Path | None = None, word: str = "transfer") -> list
     """
     program, pages = chromium(), site.pages()
     if program is None:
-        raise FileNotFoundError("Chromium is missing: apt-get install chromium, or name one in DNABOOK_CHROMIUM")
+        raise FileNotFoundError(
+            "Chromium is missing: apt-get install chromium, or name one in DNABOOK_CHROMIUM"
+        )
     if not pages:
         raise FileNotFoundError(f"no pages in {site.folder}: build the book first, with make book")
     from playwright.sync_api import sync_playwright
@@ -444,7 +456,9 @@ def main(arguments: list[str] | None = None) -> int:
     for fault in faults:
         print(fault)
     count = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no fault"
-    print(f"site-check: {len(site.pages())} pages, {count}, {time.monotonic() - start:.0f} s; see {given.shots}")
+    print(
+        f"site-check: {len(site.pages())} pages, {count}, {time.monotonic() - start:.0f} s; see {given.shots}"
+    )
     return int(bool(faults))
 
 
