@@ -38,7 +38,7 @@ def contents(root):
 
 
 def assert_all_agree_on(owner_and_name, root):
-    """Config, notebooks, chapters, README, citation and front page name this repository and its site alone."""
+    """Config, notebooks, chapters, README, citation and front page name this repository and its site."""
     site = address.site(owner_and_name)
     config = yaml.safe_load((root / "_config.yml").read_text())
     sphinx = config["sphinx"]["config"]

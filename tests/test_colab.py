@@ -1,4 +1,4 @@
-"""A notebook in Colab: a machine with torch and without dnabook, where the first cell installs the tagged version."""
+"""A notebook in Colab: a machine with torch and without dnabook, where the first cell installs the tag."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def run(python, tmp_path, repository, cells):
     }
     code = (
         "import nbformat, nbclient, sys; n = nbformat.read(sys.argv[1], 4); "
-        "nbclient.NotebookClient(n, kernel_name='colab', timeout=240).execute(); nbformat.write(n, sys.argv[1])"
+        "nbclient.NotebookClient(n, kernel_name='colab', timeout=240).execute(); "
+        "nbformat.write(n, sys.argv[1])"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, "page.ipynb"],

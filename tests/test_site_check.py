@@ -41,22 +41,25 @@ PAGES = {
     "sound": (
         f'<h1 id="top">Sound</h1><img src="{PIXEL.format("red")}" alt="{ALT}">'
         '<p>It costs $5. <a href="#top">Up</a>, <a href="anchor.html">on</a>, <code>$$x$$</code></p>'
-        '<div style="overflow-x: auto" tabindex="0"><div style="width: 900px">A wide table that scrolls</div></div>'
+        '<div style="overflow-x: auto" tabindex="0"><div style="width: 900px">It scrolls</div></div>'
         + SLIDER.format(before=PIXEL.format("red"), after=PIXEL.format("blue"), alt=ALT, state=""),
         set(),
     ),
-    "mute": (f'<img src="{PIXEL.format("red")}"><img src="{PIXEL.format("red")}" alt="A plot">', {"alt", "axe"}),
+    "mute": (f'<img src="{PIXEL.format("red")}"><img src="{PIXEL.format("red")}" alt="A">', {"alt", "axe"}),
     "path": (f'<img src="{PIXEL.format("red")}" alt="../_images/abc.png">', {"alt"}),
     "lost": (f'<img src="no-such.png" alt="{ALT}">', {"image", "request", "console"}),
     "anchor": ('<a href="sound.html#nowhere">dead</a> <a href="sound.html#top">alive</a>', {"link"}),
     "page": ('<a href="no-such.html">dead</a>', {"link"}),
-    "colab": ('<a href="https://colab.research.google.com/github/a/b/blob/main/book/x.ipynb">x</a>', {"link"}),
+    "colab": ('<a href="https://colab.research.google.com/github/a/b/blob/main/x.ipynb">x</a>', {"link"}),
     "thrown": ("<script>throw new Error('planted')</script>", {"console"}),
     "logged": ("<script>console.error('planted')</script>", {"console"}),
     "outside": ('<script src="http://example.org/a.js"></script>', {"another host", "request", "console"}),
     "raw": ("<p>The loss $$\\lambda$$ is not drawn</p>", {"equation"}),
     "undrawn": ('<span class="math">x^2</span>', {"equation"}),
-    "merror": ('<span class="math"><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>', {"equation"}),
+    "merror": (
+        '<span class="math"><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>',
+        {"equation"},
+    ),
     "wide": ('<div style="width: 900px">A block that no phone holds</div>', {"phone", "print"}),
     "pale": ('<p style="color: #ccc; background: #fff">Too pale to be read</p>', {"axe"}),
     "button": ('<button class="copybtn">Copy</button>', {"print"}),
@@ -74,7 +77,7 @@ PAGES = {
 }  # fmt: skip
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
-<style>@media print {{ .hidden {{ display: none; }} }}</style></head><body><main>{body}</main></body></html>"""
+</head><body><main>{body}</main></body></html>"""
 
 
 def notebook(outputs):

@@ -3,9 +3,9 @@
     python tools/address.py              prints the address and the files that carry it
     python tools/address.py OWNER/NAME   sets it everywhere, chapters and their notebooks alike
 
-It stands in one line of pyproject.toml, `Repository = "https://github.com/OWNER/NAME"`. From it come the links
-to GitHub and to Colab, what pip installs in Colab, and the site, https://OWNER.github.io/NAME/. Workflows need
-no address: GitHub tells them.
+It stands in one line of pyproject.toml, `Repository = "https://github.com/OWNER/NAME"`. From it come the
+links to GitHub and to Colab, what pip installs in Colab, and the site, https://OWNER.github.io/NAME/.
+Workflows need no address: GitHub tells them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def current(root: Path = ROOT) -> str:
 
 
 def site(address: str) -> str:
-    """Where GitHub Pages serves the book of "OWNER/NAME"; a repository called OWNER.github.io has the root."""
+    """Where GitHub Pages serves the book of "OWNER/NAME"; the repository OWNER.github.io has the root."""
     owner, name = address.split("/")
     host = f"{owner.lower()}.github.io"
     return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
@@ -55,7 +55,7 @@ def forms(address: str) -> tuple[str, ...]:
 
 
 def moved(text: str, old: str, new: str) -> str:
-    """The text with each form of the old address in the new one's; longer names that only begin alike stay."""
+    """The text with each form of the old address in the new one's; names that only begin alike stay."""
     for before, after in zip(forms(old), forms(new), strict=True):
         end = r"(?![\w-])(?!\.(?!git\b)\w)" if not before.endswith("/") else ""
         line = r"$" if before.startswith("notfound") else ""

@@ -2,8 +2,8 @@
 
     python tools/pdf.py [_build/html] [--out _build/dnabook.pdf]
 
-Links between pages lead to their places on the published site. Nothing is run again: what is printed is what was
-built. Needs Chromium, as the check in a browser does; status 2 without it, or without a book.
+Links between pages lead to their places on the published site. Nothing is run again: what is printed is what
+was built. Needs Chromium, as the check in a browser does; status 2 without it, or without a book.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     python tools/site_check.py [_build/html] [--shots _build/screenshots]
 
-One line a fault, and status 1 if there is any; status 2 if there is no browser or no book. Each page is opened
-in Chromium from a server on this machine, and looked at in light, dark, on a phone and in print. What is held:
+One line a fault, and status 1 if there is any; status 2 if there is no browser or no book. Each page is
+opened in Chromium from a server on this machine, and looked at in light, dark, on a phone and in print:
 
-- nothing fails: no error in the console, no failed request, no request to another host, search finds something;
+- nothing fails: no error in the console, no failed request, none to another host, and search finds something;
 - nothing is cut: no page or piece of text is wider than a phone or than a sheet of paper;
 - nothing is mute: language, title, alt text that says what is seen, and axe-core without serious findings;
-- nothing leads nowhere: pages, anchors, images, downloads (with outputs), Colab and repository links, sitemap;
+- nothing leads nowhere: pages, anchors, downloads (with outputs), Colab, repository, sitemap, social card;
 - nothing is raw: every formula is drawn;
 - nothing is dead: each slider of a `.dnabook-frames` moves by keyboard, and its picture changes.
 """
@@ -44,7 +44,7 @@ PHONE, DESK, SHEET = (
 WORDS_OF_ALT = 6  # fewer name a figure; a finding is a sentence
 NOT_READ = {"search.html", "genindex.html", "py-modindex.html", "404.html"}  # pages that no sitemap lists
 
-# What axe-core finds in the theme and cannot be mended here: (rule, part of the element's HTML) and the reason.
+# What axe-core finds in the theme and cannot be mended here: (rule, part of the element's HTML): the reason.
 ALLOWED: dict[tuple[str, str], str] = {}
 
 
@@ -155,7 +155,7 @@ def repository_fault(href: str, site: Site) -> str | None:
 
 
 def notebook_fault(file: Path) -> str | None:
-    """What is wrong with a notebook for download, or None: one with code has been run and shows its outputs."""
+    """What is wrong with a notebook for download, or None: one with code has been run, with outputs."""
     cells = [
         cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"
     ]
@@ -222,7 +222,8 @@ LOOK = r"""() => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const text = walk.currentNode.data;
-    if (/\$\$|\\\(|\\\[|\\begin\{|\$[^$\s][^$\n]*\$/.test(text) && !walk.currentNode.parentElement.closest(skip))
+    const raw = /\$\$|\\\(|\\\[|\\begin\{|\$[^$\s][^$\n]*\$/.test(text);
+    if (raw && !walk.currentNode.parentElement.closest(skip))
       bare.push(text.trim().slice(0, 80));
   }
   return {
@@ -232,12 +233,14 @@ LOOK = r"""() => {
     links: [...document.querySelectorAll('a[href]')].map(a => a.href).filter(a => /^https?:/.test(a)),
     images: [...document.images].map(i => ({
       alt: i.getAttribute('alt'), source: (i.currentSrc || i.src).slice(0, 120).split('/').pop(),
-      loaded: i.complete && i.naturalWidth > 0, decorative: !!i.closest('.dropdown-menu') || (i.alt === '' && i.getAttribute('role') === 'presentation'),
+      loaded: i.complete && i.naturalWidth > 0,
+      decorative: !!i.closest('.dropdown-menu') || (i.alt === '' && i.role === 'presentation'),
     })),
     card: (document.querySelector('meta[property="og:image"]') || {}).content || null,
     undrawn: [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container'))
       .map(e => e.textContent.slice(0, 80)),
-    wrong: [...document.querySelectorAll('mjx-merror, [data-mml-node="merror"]')].map(e => e.textContent.slice(0, 80)),
+    wrong: [...document.querySelectorAll('mjx-merror, [data-mml-node="merror"]')]
+      .map(e => e.textContent.slice(0, 80)),
     bare,
   };
 }"""
@@ -258,16 +261,18 @@ WIDE = """() => {
   const article = document.querySelector('article') || document.querySelector('main') || document.body;
   const over = [...article.querySelectorAll('*')].filter(e => e.checkVisibility() && !e.closest('svg')
     && e.getBoundingClientRect().right > width + 1 && e.getBoundingClientRect().width > 0 && !held(e));
-  const name = e => e.tagName.toLowerCase() + (e.id ? '#' + e.id : '') + (e.className ? '.' + e.className : '');
-  if (over.length) return `${name(over[0])} reaches over the edge: ${over[0].textContent.trim().slice(0, 60)}`;
+  const name = e => e.tagName.toLowerCase() + (e.id && '#' + e.id) + (e.className && '.' + e.className);
+  const text = over.length && over[0].textContent.trim().replace(/\\s+/g, ' ').slice(0, 60);
+  if (over.length) return `${name(over[0])} reaches over the edge: ${text}`;
   const scroll = document.documentElement.scrollWidth;
   return scroll > width ? `the page is ${scroll} pixels wide, the window ${width}` : null;
 }"""
 
 AXE = "async () => (await axe.run(document, {resultTypes: ['violations'], preload: false})).violations"
-SHOWN_IN_PRINT = """() => ['.bd-sidebar-primary', '.bd-sidebar-secondary', '.bd-header-article', '.bd-header', '.prev-next-footer',
-  '.copybtn', '#pst-back-to-top', 'button'].filter(s => [...document.querySelectorAll(s)].some(e => {
-    const r = e.getBoundingClientRect(); return e.checkVisibility({visibilityProperty: true}) && r.width * r.height > 0; }))"""
+SHOWN_IN_PRINT = """() => ['.bd-sidebar-primary', '.bd-sidebar-secondary', '.bd-header-article', '.bd-header',
+  '.prev-next-footer', '.copybtn', '#pst-back-to-top', 'button'].filter(s =>
+  [...document.querySelectorAll(s)].some(e => { const r = e.getBoundingClientRect();
+    return e.checkVisibility({visibilityProperty: true}) && r.width * r.height > 0; }))"""
 
 
 def axe_faults(page: str, violations: list[dict[str, Any]], theme: str) -> list[Fault]:
@@ -286,7 +291,7 @@ def axe_faults(page: str, violations: list[dict[str, Any]], theme: str) -> list[
 
 
 def slider_faults(tab: Any, page: str) -> list[Fault]:
-    """Moves each slider by keyboard, one step and then to its ends, and looks at the picture before and after."""
+    """Moves each slider by keyboard, a step and then to its ends, and looks at the picture as it goes."""
     faults = []
     for widget in tab.locator(".dnabook-frames").all():
         picture = widget.locator("img, svg, canvas").first
@@ -408,9 +413,11 @@ class Reader:
 
 
 def check(site: Site, shots: Path | None = None, word: str = "transfer") -> list[Fault]:
-    """Every fault of a built site, in the order of its pages. Raises FileNotFoundError without a browser or a page.
+    """Every fault of a built site, in the order of its pages.
 
-    shots: a folder for screenshots in light, dark, phone and print, or None.  word: what the search must find.
+    shots: a folder for screenshots in light, dark, phone and print, or None.
+    word: what the search must find.
+    Raises FileNotFoundError without a browser, and for a folder without pages.
     """
     program, pages = chromium(), site.pages()
     if program is None:

@@ -4,8 +4,8 @@ Scripts: sphinx-thebe adds its own to every page, wanted or not, and Sphinx repe
 extension adds after the start. Together they declare `THEBE_JS_URL` twice, an error in the console of each
 page. The book does not use Thebe, so its files go, and no script stands twice.
 
-Links: a cell that displays Markdown links to another chapter by its file, `02_parametric_distance.md`, which is
-right in a notebook server. Sphinx resolves such links in the text alone; here those in outputs follow.
+Links: a cell that displays Markdown links to another chapter by its file, `02_parametric_distance.md`, which
+is right in a notebook server. Sphinx resolves such links in the text alone; here those in outputs follow.
 """
 
 from __future__ import annotations
