@@ -14,9 +14,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
-def tool(name: str):
+def tool(name: str, folder: str = "tools"):
     """A program of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -223,7 +223,7 @@ def test_without_browser_or_book_the_check_says_what_is_missing_and_returns_2(tm
 
 # --- The extension that tidies pages ---------------------------------------------------------------
 
-tidy_page = tool("tidy_page")
+tidy_page = tool("tidy_page", "book/_ext")
 
 
 class Asset:
