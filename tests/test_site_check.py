@@ -71,7 +71,14 @@ PAGES = {
         SLIDER.format(before=PIXEL.format("red"), after=PIXEL.format("blue"), alt=ALT, state="disabled"),
         {"slider"},
     ),
-    "bare": ('<div class="dnabook-frames"><p>No slider here</p></div>', {"slider"}),
+    "scripted": (
+        SLIDER.format(before=PIXEL.format("red"), after=PIXEL.format("blue"), alt=ALT, state="").replace(
+            "<img", "<img hidden"
+        )
+        + '<script>document.getElementById("picture").hidden = false</script>',
+        {"still"},
+    ),
+    "bare": ('<div class="dnabook-frames"><p>No slider here</p></div>', {"slider", "still"}),
     "card": ('<meta property="og:image" content="http://localhost/no-such.png">', {"head"}),
     "download": ('<a href="empty.ipynb">notebook</a> <a href="run.ipynb">with outputs</a>', {"download"}),
 }  # fmt: skip

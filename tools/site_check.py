@@ -10,7 +10,8 @@ opened in Chromium from a server on this machine, and looked at in light, dark, 
 - nothing is mute: language, title, alt text that says what is seen, and axe-core without serious findings;
 - nothing leads nowhere: pages, anchors, downloads (with outputs), Colab, repository, sitemap, social card;
 - nothing is raw: every formula is drawn;
-- nothing is dead: each slider of a `.dnabook-frames` moves by keyboard, and its picture changes.
+- nothing is dead: each slider of a `.dnabook-frames` moves by keyboard, and its picture changes; where no
+  script runs, it shows a still picture.
 """
 
 from __future__ import annotations
@@ -309,7 +310,8 @@ def slider_faults(tab: Any, page: str) -> list[Fault]:
                 changed = changed or picture.screenshot() != before
                 if moved and changed:
                     break
-            name = slider.get_attribute("aria-label") or slider.get_attribute("id") or f"slider {number + 1}"
+            label = slider.evaluate("e => e.getAttribute('aria-label') || (e.labels[0] || e).innerText || ''")
+            name = " ".join(label.split()) or f"slider {number + 1}"
             if not moved:
                 faults.append(Fault(page, "slider", f"{name} does not move by keyboard"))
             elif not changed:
@@ -324,6 +326,7 @@ class Reader:
         self.site, self.base, self.shots = site, base, shots
         self.axe = axe_source()
         self.context = browser.new_context(viewport=DESK, color_scheme="light", reduced_motion="reduce")
+        self.scriptless = browser.new_context(viewport=DESK, java_script_enabled=False)
         self.faults: list[Fault] = []
         self.facts: dict[str, Facts] = {}
 
@@ -363,6 +366,8 @@ class Reader:
         tab.evaluate(READY)
         self.look(tab, page)
         self.faults += slider_faults(tab, page)
+        if tab.locator(".dnabook-frames").count():
+            self.without_script(page)
         tab.evaluate(self.axe)
         for theme in ("light", "dark"):
             tab.emulate_media(color_scheme=theme)
@@ -399,6 +404,15 @@ class Reader:
         if card and not (self.site.folder / card.removeprefix(self.site.baseurl)).is_file():
             wrong.append(("head", f"the social card {card} does not exist"))
         self.faults += [Fault(page, kind, text) for kind, text in wrong]
+
+    def without_script(self, page: str) -> None:
+        """Opens a page with interactive pieces where no script runs: each shows a still picture."""
+        tab = self.scriptless.new_page()
+        tab.goto(self.base + page, wait_until="load")
+        for widget in tab.locator(".dnabook-frames").all():
+            if not any(picture.is_visible() for picture in widget.locator("img, svg").all()):
+                self.faults.append(Fault(page, "still", "a .dnabook-frames shows nothing without a script"))
+        tab.close()
 
     def search(self, word: str) -> None:
         """Searches the book for a word that it surely holds."""
