@@ -2,14 +2,17 @@
 # make test                              unit tests, then every chapter as a notebook, at smoke scale
 # make records [SCALE=…]                 only the recorded experiments; resumes where it stopped
 # make bench                             how long the parts take, on an idle machine
+# make site-check                        read the built book in Chromium and list what is wrong
+# make pdf                               the built book as one PDF, in _build/dnabook.pdf (needs Chromium)
 # make pairs                             rewrite book/*.ipynb from book/*.md
+# make address [REPO=owner/name]         show, or set everywhere, the repository's address
 PYTHON ?= python3
 SCALE ?= laptop
 OPTIONS ?=
 BIN := .venv/bin
 PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/scoreboard.md book/errata.md book/status.md book/costs.md
 
-.PHONY: book test records pairs bench finding clean
+.PHONY: book test records site-check pdf pairs address bench finding clean
 
 book: records
 	DNABOOK_SCALE=$(SCALE) TQDM_DISABLE=1 $(BIN)/jupyter-book build . --all $(OPTIONS)
@@ -22,6 +25,15 @@ records: .venv/.ok
 test: .venv/.ok
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 -o timeout=1200 book
+
+site-check: .venv/.ok
+	$(BIN)/python tools/site_check.py
+
+pdf: .venv/.ok
+	$(BIN)/python tools/pdf.py
+
+address: .venv/.ok
+	$(BIN)/python tools/address.py $(REPO)
 
 pairs: .venv/.ok
 	$(BIN)/jupytext --quiet --update --to ipynb $(PAGES)

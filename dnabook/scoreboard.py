@@ -67,7 +67,7 @@ def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("lap
         last = next((found for found in reversed(list(judged.values())) if found), None)
         link = f"[{claim.id}]({CHAPTERS[claim.chapter]})"
         rows.append([link, claim.sentence, claim.paper, *cells, last.verdict if last else OPEN])
-    header = ["", "claim", "paper", *(f"ours, {scale}" for scale in scales), "verdict"]
+    header = ["id", "claim", "paper", *(f"ours, {scale}" for scale in scales), "verdict"]
     return summaries.table(header, rows, left=len(header))
 
 
