@@ -8,6 +8,7 @@ but it comes late (`pairs.ARMS`): from the first step on it kills CNN pairs, and
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,14 @@ from dnabook.experiments import Context
 from dnabook.experiments.pairs import (
     DIRECTIONS,
     TRAINING,
+    Pair,
     Training,
     accuracies,
     feature_pair,
     train,
     transfer_rows,
 )
+from dnabook.models import ARCHITECTURES
 
 TITLE = "Features, transfer and accuracy against the weight of the correlation loss (λ in Eq. 8)"
 
@@ -90,6 +93,15 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         },
         "transfer": rows, "history": history,
     }  # fmt: skip
+
+
+def pair_of(weights: Mapping[str, Any], weight: float, architecture: str = "cnn") -> Pair:
+    """The pair with λ = weight from a record's kept weights, in eval mode. Raises KeyError if it has none."""
+    pair = tuple(ARCHITECTURES[architecture]() for _ in range(2))
+    for number, model in enumerate(pair, 1):
+        model.load_state_dict(weights[name_of(weight, number)])
+        model.eval()
+    return pair
 
 
 def name_of(weight: float, number: int) -> str:
