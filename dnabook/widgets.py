@@ -599,7 +599,7 @@ def reconstructions(
         x_adv = attacks.pgd(objective, x, attacks.Linf(epsilon), steps=steps, generator=generator)
         logits = measures.in_batches(model, x_adv)
         rules = reconstruction.right(logits, y)
-        return x_adv[:shown], logits[:shown].argmax(2), {r: float(f.float().mean()) for r, f in rules.items()}
+        return x_adv[:shown], logits[:shown].argmax(2), {r: float(f.double().mean()) for r, f in rules.items()}
 
     def rows(variant: str, epsilon: float) -> dict[str, Tensor]:
         x_adv, _, _ = attacked(variant, epsilon)
