@@ -173,7 +173,7 @@ def _picture(frame: Frame) -> Picture:
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     file = io.BytesIO()
-    few = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     few.convert("RGB").save(file, format="WEBP", lossless=True)
     source = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
     return Picture(source, image.width * 96 // DPI, image.height * 96 // DPI, frame.sentence)
@@ -248,15 +248,18 @@ def _field(group: str, control: Control, at: int) -> str:
         return (
             f'<label class="dnabook-field"><span>{label}</span>'
             f'<input type="range" min="0" max="{len(control.values) - 1}" step="1" value="{at}" '
-            f'aria-valuetext="{text}" autocomplete="off"><b aria-hidden="true">{text}</b></label>'
+            f'aria-valuetext="{text}" {INPUT}><b aria-hidden="true">{text}</b></label>'
         )
     buttons = "".join(
-        f'<label><input type="radio" name="{group}" value="{i}" autocomplete="off"'
+        f'<label><input type="radio" name="{group}" value="{i}" {INPUT}'
         f"{' checked' * (i == at)}> {html.escape(option)}</label>"
         for i, option in enumerate(control.texts)
     )
     return f'<fieldset class="dnabook-field"><legend>{label}</legend>{buttons}</fieldset>'
 
+
+# A reload begins at the start again; JupyterLab leaves the keys to the input.
+INPUT = 'autocomplete="off" data-lm-suppress-shortcuts="true"'
 
 SCRIPT = """
 function (data) {
@@ -359,13 +362,19 @@ def digit_under_attack(
         label = int(digit.y)
         few = [epsilons[round(i * (len(epsilons) - 1) / 4)] for i in range(5)]
         images = torch.cat([attacked("pgd-linf", epsilon)[0] for epsilon in few])
-        shares = {
-            text: torch.stack([attacked(name, epsilon)[1][:, label] for epsilon in epsilons], 1)
+        titles = [f"ε = {epsilon:.2f}" for epsilon in few]
+        all_shares = {  # (2, 10, len(epsilons))
+            text: torch.stack([attacked(name, epsilon)[1] for epsilon in epsilons], 2)
             for text, name in names.items()
         }
-        titles = [f"ε = {epsilon:.2f}" for epsilon in few]
-        sentence = f"A {label} under growing ε. {_courses(shares, epsilons)}"
-        return Frame(figures.attack_course(images, titles, epsilons, shares), sentence)
+        said = "; ".join(
+            f"{text}: {_first_misread(shares, label, epsilons)}" for text, shares in all_shares.items()
+        )
+        sentence = (
+            f"A {label} under growing ε, attacked through model 1, and when it is first misread. {said}."
+        )
+        courses = {text: shares[:, label] for text, shares in all_shares.items()}
+        return Frame(figures.attack_course(images, titles, epsilons, courses), sentence)
 
     controls = [choice("attack", names), slider("strength ε", epsilons, "{:.2f}")]
     return frames("digit-under-attack", draw, controls, still=still, start=(0, len(epsilons) // 2))
@@ -390,15 +399,15 @@ def _readings(shares: Tensor) -> str:
     )
 
 
-def _courses(shares: Mapping[str, Tensor], epsilons: Sequence[float]) -> str:
-    """What becomes of the true class between the first and the last ε, for each attack and model."""
-    ends = [
-        f"{text}, model {number}: {summaries.percent(float(row[0]))} → {summaries.percent(float(row[-1]))}"
-        for text, share in shares.items()
-        for number, row in enumerate(share, 1)
-    ]
-    between = f"between ε = {epsilons[0]:.2f} and {epsilons[-1]:.2f}"
-    return f"The true class's probability {between}, attacked through model 1. {'; '.join(ends)}."
+def _first_misread(shares: Tensor, label: int, epsilons: Sequence[float]) -> str:
+    """ "by model 1 at ε = 0.08, by model 2 never" of probabilities (2, 10, len(epsilons))."""
+    parts = []
+    for number, wrong in enumerate((shares.argmax(1) != label).tolist(), 1):
+        at = next(
+            (f"at ε = {e:.2f}" for e, is_wrong in zip(epsilons, wrong, strict=True) if is_wrong), "never"
+        )
+        parts.append(f"by model {number} {at}")
+    return ", ".join(parts)
 
 
 # --- Chapter 4: which digits fool whom, and λ as a dial ------------------------------------------
@@ -598,8 +607,8 @@ def reconstructions(
         objective = attacks.paths(model, y, variant)
         x_adv = attacks.pgd(objective, x, attacks.Linf(epsilon), steps=steps, generator=generator)
         logits = measures.in_batches(model, x_adv)
-        rules = reconstruction.right(logits, y)
-        return x_adv[:shown], logits[:shown].argmax(2), {r: float(f.double().mean()) for r, f in rules.items()}
+        shares = {rule: float(f.double().mean()) for rule, f in reconstruction.right(logits, y).items()}
+        return x_adv[:shown], logits[:shown].argmax(2), shares
 
     def rows(variant: str, epsilon: float) -> dict[str, Tensor]:
         x_adv, _, _ = attacked(variant, epsilon)
@@ -687,7 +696,7 @@ def live_attack(models: pairs.Pair, images: Images, *, steps: int = 20) -> Any:
     epsilon = ipywidgets.FloatSlider(
         value=0.1, max=0.3, step=0.01, description="ε", continuous_update=False, style=WIDE
     )
-    upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="upload a picture")
+    upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="upload")
     pixels = ipywidgets.Textarea(description="pixels", layout={"display": "none"})
     canvas = ipywidgets.HTML(PAD.replace("HANDLE", HANDLE.replace("\n", " ").strip()))
     pad = ipywidgets.VBox([canvas, pixels])

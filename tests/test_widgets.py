@@ -117,6 +117,8 @@ def test_every_control_is_a_native_input_with_a_label_and_a_spoken_value(static)
     assert radios[0].find_parent("fieldset").legend.get_text() == "colour"
     assert [radio.has_attr("checked") for radio in radios] == [False, True]
     assert len({radio["name"] for radio in radios}) == 1
+    assert all(field["autocomplete"] == "off" for field in soup.select("input"))  # a reload starts anew
+    assert all(field.has_attr("data-lm-suppress-shortcuts") for field in soup.select("input"))  # JupyterLab
 
 
 def test_the_page_starts_with_the_frame_that_the_controls_show(static):
@@ -349,10 +351,21 @@ def test_the_digit_s_sentences_say_what_both_models_read_and_how_surely(digit_pi
         assert sentence in [picture.sentence for picture in digit_piece.pictures]
 
 
-def test_the_digit_s_still_picture_tells_both_ends_of_the_slider(digit_piece):
-    assert f"A {7} under growing ε" in digit_piece.still.sentence
-    assert "between ε = 0.00 and 0.30" in digit_piece.still.sentence
-    assert len(re.findall(r"\d+ % → \d+ %", digit_piece.still.sentence)) == 4
+def test_the_digit_s_still_picture_tells_when_each_model_first_misreads_it(digit_piece):
+    said = digit_piece.still.sentence
+    assert said.startswith("A 7 under growing ε, attacked through model 1")
+    for position, text in enumerate(("FGSM", "PGD")):
+        for number in (1, 2):
+            read = [
+                re.search(rf"model {number} reads (\d)", digit_piece.at((position, i)).sentence)[1]
+                for i in range(3)
+            ]
+            wrong = [
+                f"at ε = {e:.2f}" for e, answer in zip((0, 0.1, 0.3), read, strict=True) if answer != "7"
+            ]
+            expected = f"by model {number} {wrong[0] if wrong else 'never'}"
+            assert expected in said.partition(f"{text}: ")[2].partition(";")[0]
+    assert "ε = 0.30" in said or "ε = 0.10" in said
 
 
 def test_the_digit_can_be_attacked_live_with_the_same_result(digit_piece, live, pair, mnist_test):
