@@ -544,7 +544,7 @@ def correlation_dial(record: Record) -> Any:
 
     controls = [
         choice("pair", {str(seed + 1): seed for seed in seeds}),
-        slider("weight λ of the correlation loss", weights),
+        slider("weight λ", weights),
     ]
     return frames("correlation-dial", draw, controls, still=still)
 
