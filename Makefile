@@ -7,7 +7,7 @@ PYTHON ?= python3
 SCALE ?= laptop
 OPTIONS ?=
 BIN := .venv/bin
-PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/scoreboard.md book/errata.md book/status.md
+PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/scoreboard.md book/errata.md book/status.md book/costs.md
 
 .PHONY: book test records pairs bench finding clean
 

@@ -1,92 +1,285 @@
-"""Milliseconds of what the experiments spend their time on; run it on an idle machine.
+"""How long everything takes, beside what others would take; run it on an idle machine.
 
-    .venv/bin/python benchmarks/speed.py
+    make bench                                   all of it, about ten minutes on two cores
+    .venv/bin/python benchmarks/speed.py loss    one group: loss, step, attack or growth
 
-Prints the correlation loss (forward and backward) beside a plain pseudo-inverse reference, a training step
-of a CNN pair with and without `training.keep_freed_memory`, and PGD's throughput by chunk size. Medians.
+Every measurement has a process of its own, so that neither warm memory nor another library's settings favour
+the later one. Times are medians over calls after a first one; memory is the growth of the process's peak (on
+a GPU, of what torch allocated). "bound" is the time that matrix products or convolutions alone take, in the
+precision and layout that we use, on the same machine: what remains cannot be less. Results are printed and
+saved beside the records, one file for processors and one for GPUs; the page "What it costs" shows them.
 """
 
 from __future__ import annotations
 
+import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from dnabook import CNN, Linf, attacks, correlation_loss, data, losses, pgd, training
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reference
+
+from dnabook import (
+    CNN,
+    FullyConnected,
+    Linf,
+    attacks,
+    correlation_loss,
+    costs,
+    data,
+    losses,
+    pgd,
+    records,
+    training,
+)
+from dnabook.autoencoders import cifar10_autoencoder, mnist_autoencoder
 
 DEVICE = data.default_device()
+LOSS_SHAPES = ((1000, 784), (500, 64), (1250, 448), (1000, 200), (4000, 2048))
+STEPS = {"CNN pair": 1000, "fully connected pair": 1000, "MNIST DNA": 500, "CIFAR-10 DNA": 1250}
+PGD_STEPS, PGD_IMAGES = 40, 1000
 
 
-def milliseconds(run: Callable[[], object], repeats: int = 9) -> float:
-    """Median time of a call, after one to warm up."""
-    times = []
-    for _ in range(repeats + 1):
+# --- Measuring -----------------------------------------------------------------------------------
+
+
+def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 4) -> dict[str, Any]:
+    """Median and quartiles of a call in milliseconds, and by how many MiB the peak of memory grew."""
+    before = peak_memory(reset=True)
+    times, began = [], time.perf_counter()
+    while len(times) < 4 or (time.perf_counter() - began < seconds and len(times) < 200):
         started = time.perf_counter()
         run()
         if DEVICE.type == "cuda":
             torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times[1:])
+        times.append(1000 * (time.perf_counter() - started) / per)
+    low, median, high = statistics.quantiles(times[1:], n=4)  # the first call warms up
+    return {
+        "ms": round(median, 3), "low": round(low, 3), "high": round(high, 3), "calls": len(times) - 1,
+        "peak_mib": round(peak_memory() - before),
+    }  # fmt: skip
 
 
-def with_pseudo_inverse(z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
-    """The released form of the loss by `torch.linalg.pinv`, without dropping columns."""
-    augmented = torch.cat([z1, torch.ones_like(z1[:, :1])], 1)
-    residual = z2 - augmented @ (torch.linalg.pinv(augmented) @ z2)
-    ss_total = (z2 - z2.mean(0)).square().sum()
-    return torch.log(ss_total + 1e-3) - torch.log(residual.square().sum() + 1e-3)
+def peak_memory(reset: bool = False) -> float:
+    if DEVICE.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def loss_table() -> None:
-    print("correlation loss, forward and backward (ms): shape, pinv, ours, ratio")
-    for n, m in ((1000, 784), (1250, 448), (1000, 200), (500, 64)):
-        z1 = torch.randn(n, m, device=DEVICE).relu().requires_grad_()
-        z2 = (torch.randn(n, m, device=DEVICE) + z1.detach()).relu().requires_grad_()
-        reference = milliseconds(lambda z1=z1, z2=z2: with_pseudo_inverse(z1, z2).backward(), 5)
-        loss = partial(correlation_loss, z1, z2, variant="released")
-        ours = milliseconds(lambda loss=loss: loss().backward())
-        print(f"  ({n}, {m})  {reference:7.1f}  {ours:7.1f}  {reference / ours:5.1f}")
+# --- The correlation loss ------------------------------------------------------------------------
 
 
-def step_table(correlation_weight: float) -> float:
-    """Milliseconds of one step of a CNN pair at batch 1000."""
-    images = data.load("mnist", limit=2000)
+def features(n: int, m: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Rectified random features that share a part, as trained networks' do."""
+    generator = torch.Generator().manual_seed(0)
+    z = [torch.randn(n, m, generator=generator).to(DEVICE, dtype).relu() for _ in range(3)]
+    return (z[0] + z[2]).requires_grad_(), (z[1] + z[2]).requires_grad_()
+
+
+def loss(how: str, n: int, m: int) -> dict[str, Any]:
+    """Forward and backward. how: "pinv", "released", "corrected" or "bound", the products of "released"."""
+    z1, z2 = features(n, m)
+    if how == "bound":
+        a, b = z1.detach(), z2.detach()
+        wide, weight = (a.double(), b.double()), torch.randn(m, m, device=DEVICE)
+        return measure(lambda: (wide[0].T @ wide[0], wide[0].T @ wide[1], a @ weight, b @ weight.T))
+    if how == "pinv":
+        return measure(lambda: reference.correlation_loss(z1, z2).backward())
+    found = measure(lambda: correlation_loss(z1, z2, variant=how).backward())
+    if how == "released":
+        found["gradient_error"] = gradient_error(n, m)
+    return found
+
+
+def gradient_error(n: int, m: int) -> float:
+    """‖g − g₆₄‖ / ‖g₆₄‖ of both gradients together, g₆₄ through a solver in float64."""
+    z = features(n, m)
+    ours = torch.autograd.grad(correlation_loss(*z, variant="released"), z)
+    a, b = features(n, m, torch.float64)
+    centred = a - a.mean(0)
+    r = torch.linalg.qr(centred).R
+    weight = torch.linalg.solve_triangular(r.T, centred.T @ (b - b.mean(0)), upper=False)
+    residual = b - b.mean(0) - centred @ torch.linalg.solve_triangular(r, weight, upper=True)
+    exact = torch.log((b - b.mean(0)).square().sum() + 1e-3) - torch.log(residual.square().sum() + 1e-3)
+    wanted = torch.autograd.grad(exact, (a, b))
+    apart = sum((g.double() - w).square().sum() for g, w in zip(ours, wanted, strict=True))
+    return float((apart / sum(w.square().sum() for w in wanted)).sqrt())
+
+
+# --- Training steps ------------------------------------------------------------------------------
+
+
+def step(how: str, what: str, batch: int) -> dict[str, Any]:
+    """One step of training. how: "released style", "ours" (the released loss), "corrected" or "bound"."""
+    count = 4 * batch
+    if what == "CIFAR-10 DNA":
+        images = data.load("color-mnist", limit=count)  # of CIFAR-10's shape
+        models = [cifar10_autoencoder().to(DEVICE)]
+    else:
+        images = data.load("mnist", limit=count)
+        make = {"CNN pair": CNN, "fully connected pair": FullyConnected, "MNIST DNA": mnist_autoencoder}[what]
+        models = [make().to(DEVICE) for _ in range(2 if what.endswith("pair") else 1)]
+    if how == "released style":
+        loader = DataLoader(reference.Pictures(images.x, images.y), batch, shuffle=True)
+        objective = reference.pair_loss(models) if len(models) == 2 else reference.dna_loss(models[0])
+        endless = reference.steps(objective, models, loader, DEVICE)
+        return measure(lambda: next(endless), seconds=8)
+    if what != "MNIST DNA":
+        models = [model.to(memory_format=torch.channels_last) for model in models]
+    if how == "bound":
+        return layers_alone(models, images.x[:batch])
+    variant = "corrected" if how == "corrected" else "released"
+    make = losses.decorrelation if len(models) == 2 else losses.reconstruction
+    objective = make(*models, variant=variant)
+    batches = data.Batches(images, batch)
+    fit = partial(training.fit, objective, objective.parameters(), batches, epochs=1)
+    return measure(fit, per=len(batches), seconds=8)
+
+
+def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) -> dict[str, Any]:
+    """Forward and backward of every convolution and linear layer by itself, on inputs as they occur."""
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    calls: list[tuple[nn.Module, Tensor]] = []
+    for model in models:
+        hooks = [
+            layer.register_forward_hook(lambda layer, given, _: calls.append((layer, given[0].detach())))
+            for layer in model.modules()
+            if isinstance(layer, kinds)
+        ]
+        model(x)
+        for hook in hooks:
+            hook.remove()
+    prepared = []
+    for layer, given in calls:
+        first = weights and given.shape == x.shape  # pixels need no gradient in training
+        given.requires_grad_(not first)
+        wanted = [*([] if first else [given]), *(layer.parameters() if weights else [])]
+        prepared.append((layer, given, wanted, torch.randn_like(layer(given))))
+    return measure(lambda: [torch.autograd.grad(layer(z), w, g) for layer, z, w, g in prepared])
+
+
+# --- Attacks -------------------------------------------------------------------------------------
+
+
+def attack(how: str, chunk: int) -> dict[str, Any]:
+    """PGD-40 on 1,000 digits by a CNN; chunk: images at a time. how: "ours", a library, or "bound"."""
+    images = data.load("mnist", "test", limit=PGD_IMAGES)
+    model = CNN().to(DEVICE, memory_format=torch.channels_last).eval()
+    if how == "bound":  # the forward and backward passes of the convolutions alone
+        found = layers_alone([model], images.x[:chunk], weights=False)
+        times = PGD_STEPS * PGD_IMAGES / chunk
+        return {**found, **{key: round(times * found[key], 3) for key in ("ms", "low", "high")}}
+    if how == "ours":
+        search = partial(pgd, ball=Linf(0.1), steps=PGD_STEPS, step_size=0.01)
+        return measure(lambda: attacks.craft(search, model, images.x, images.y, chunk=chunk), seconds=8)
+    parts = list(zip(images.x.split(chunk), images.y.split(chunk), strict=True))
+    return measure(lambda: [LIBRARIES[how](model, x, y) for x, y in parts], seconds=8)
+
+
+def _foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    import foolbox
+
+    search = foolbox.attacks.LinfPGD(steps=PGD_STEPS, abs_stepsize=0.01)
+    return search(foolbox.PyTorchModel(model, bounds=(0, 1), device=DEVICE), x, y, epsilons=0.1)[1]
+
+
+def _torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    import torchattacks
+
+    return torchattacks.PGD(model, eps=0.1, alpha=0.01, steps=PGD_STEPS)(x, y)
+
+
+LIBRARIES = {"foolbox": _foolbox, "torchattacks": _torchattacks}
+
+
+# --- Trials --------------------------------------------------------------------------------------
+
+
+def trials(how: str, count: int, jobs: int) -> dict[str, Any]:
+    """`count` small trials, each a CNN pair trained for two epochs of 20 steps, by `jobs` processes."""
+    from joblib import Parallel, delayed
+
+    threads = max(1, torch.get_num_threads() // jobs)
+    with Parallel(n_jobs=jobs) as workers:
+        return measure(lambda: workers(delayed(_trial)(seed, threads) for seed in range(count)), seconds=10)
+
+
+def _trial(seed: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    images = data.load("mnist", limit=10_000)
     pair = [CNN().to(DEVICE, memory_format=torch.channels_last) for _ in range(2)]
-    objective = losses.decorrelation(*pair, correlation_weight=correlation_weight, variant="released")
-    batches = data.Batches(images, 1000)
-    return milliseconds(lambda: training.fit(objective, objective.parameters(), batches, epochs=1)) / 2
+    objective = losses.decorrelation(*pair, correlation_weight=0)
+    training.fit(objective, objective.parameters(), data.Batches(images, 500, seed=seed), epochs=2)
 
 
-def pgd_table() -> None:
-    print("PGD-40 on the CNN: chunk, images a second")
-    images = data.load("mnist", "test", limit=1000)
-    model = CNN().to(DEVICE, memory_format=torch.channels_last)
-    attack = partial(pgd, ball=Linf(0.1), steps=40)
-    for chunk in (100, 250, 1000):
-        took = milliseconds(lambda c=chunk: attacks.craft(attack, model, images.x, images.y, chunk=c), 3)
-        print(f"  {chunk:5}  {1e6 / took:7.0f}")
+# --- The list ------------------------------------------------------------------------------------
+
+
+def plan(group: str) -> Iterator[dict[str, Any]]:
+    """The measurements of a group, each as keyword arguments: the function's name and what it takes."""
+    if group == "loss":
+        for n, m in LOSS_SHAPES:
+            for how in ("pinv", "released", "corrected", "bound"):
+                yield {"function": "loss", "how": how, "n": n, "m": m}
+    elif group == "step":
+        for what, batch in STEPS.items():
+            for how in ("released style", "ours", "corrected", "bound"):
+                yield {"function": "step", "how": how, "what": what, "batch": batch}
+    elif group == "attack":
+        for how in ("foolbox", "torchattacks"):
+            yield {"function": "attack", "how": how, "chunk": PGD_IMAGES}
+        for chunk in (25, 50, 125, 250, 500, PGD_IMAGES):
+            yield {"function": "attack", "how": "ours", "chunk": chunk}
+        yield {"function": "attack", "how": "bound", "chunk": 250}
+    elif group == "growth":
+        for n in (250, 500, 1000, 2000, 4000, 8000):
+            yield {"function": "loss", "how": "corrected", "n": n, "m": costs.GROWTH_M}
+        for m in (50, 100, 400, 800, 1600):  # and 200, above
+            yield {"function": "loss", "how": "corrected", "n": costs.GROWTH_N, "m": m}
+        for batch in (125, 250, 500, 1000, 2000):
+            yield {"function": "step", "how": "corrected", "what": "CNN pair", "batch": batch}
+        for jobs in (1, 2):
+            for count in (1, 2, 4, 8):
+                yield {"function": "trials", "how": "ours", "count": count, "jobs": jobs}
+
+
+GROUPS = ("loss", "step", "attack", "growth")
 
 
 def main() -> None:
-    if sys.argv[1:]:  # a fresh process, because what keep_freed_memory asks for cannot be taken back
-        if sys.argv[2] == "plain":
-            training.keep_freed_memory = lambda: None
-        print(f"{step_table(float(sys.argv[1])):.1f}")
+    if sys.argv[1:2] == ["--one"]:
+        options = json.loads(sys.argv[2])
+        print(json.dumps(globals()[options.pop("function")](**options)))
         return
-    print(f"torch {torch.__version__}, {DEVICE}, {torch.get_num_threads()} threads")
-    print("training step of a CNN pair, batch 1000 (ms): λ, memory returned, memory kept")
-    for weight in ("0", "0.05"):
-        command = [sys.executable, __file__, weight]
-        times = [subprocess.check_output([*command, how], text=True).strip() for how in ("plain", "kept")]
-        print(f"  {weight:5} {times[0]:>8} {times[1]:>8}")
-    training.keep_freed_memory()
-    loss_table()
-    pgd_table()
+    groups = sys.argv[1:] or GROUPS
+    if unknown := set(groups) - set(GROUPS):
+        sys.exit(f"unknown group {', '.join(sorted(unknown))}; known: {', '.join(GROUPS)}")
+    for group in groups:
+        rows = []
+        for options in plan(group):
+            command = [sys.executable, __file__, "--one", json.dumps(options)]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            if run.returncode:
+                sys.exit(f"{options} failed:\n{run.stderr}")
+            rows.append({**options, **json.loads(run.stdout.splitlines()[-1])})
+            named = ", ".join(str(value) for value in options.values())
+            print(f"{named:45} {rows[-1]['ms']:10.2f} ms {rows[-1]['peak_mib']:7} MiB", flush=True)
+        print(records.save_benchmark(group, rows, DEVICE))
 
 
 if __name__ == "__main__":

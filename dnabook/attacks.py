@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dnabook.autoencoders import Reconstructor
+from dnabook.memory import keep_freed_memory
 from dnabook.models import evaluating
 
 PerSample = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,)
@@ -230,6 +231,7 @@ def pgd(
         raise ValueError(f"start needs x's shape {tuple(x.shape)}, got {tuple(start.shape)}")
     if step_size is not None:
         _check_size("step_size", step_size)
+    keep_freed_memory()
     x = x.detach()
     step = 2.5 * ball.size(x) / steps if step_size is None else _per_sample(step_size, x)
     keep_in = _keep_box_first if box_first else _keep_ball_first

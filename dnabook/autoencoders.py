@@ -110,12 +110,13 @@ def _linear(inputs: int, outputs: int, *, flatten: bool = False) -> Callable[[],
 def mnist_classifier() -> nn.Sequential:
     """Figure 12d: three 3×3 convolutions, each pooled, and a linear layer; 8,778 parameters.
 
+    The ReLU follows the pooling, as in `models`, which changes no number.
     (N, 1, 28, 28) in [0, 1] -> (N, 10) logits.
     """
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten(), nn.Linear(288, 10),
     )  # fmt: skip
 
@@ -164,7 +165,7 @@ class CIFAR10Classifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(3, 64, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
             Block(64, 128), nn.MaxPool2d(2),
             Block(128, 256), nn.MaxPool2d(2),
             Block(256, 512), nn.MaxPool2d(4),

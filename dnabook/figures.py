@@ -356,6 +356,22 @@ def scatter(x: Tensor, y: Tensor, labels: Tensor, *, xlabel: str, ylabel: str) -
     return figure
 
 
+def growth(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, ylabel: str, corner: str = ""
+) -> Figure:
+    """One log-log panel for each x label, with a line of (x, y) points for each series in it."""
+    figure, (axes,) = _figure(1, len(panels), (2.75 * len(panels), 3.0))
+    for axis, (xlabel, series) in zip(axes, panels.items(), strict=True):
+        for (name, points), (colour, marker) in zip(series.items(), SERIES, strict=False):
+            x, y = zip(*sorted(points), strict=True)
+            axis.plot(x, y, marker=marker, color=colour, label=name)
+        axis.set(xlabel=xlabel, xscale="log", yscale="log")
+        axis.legend(fontsize=8)
+    axes[0].set_ylabel(ylabel)
+    figure.supxlabel(corner, x=0.995, ha="right", fontsize=7, color="0.4")
+    return figure
+
+
 # --- Frames of the interactive pieces ------------------------------------------------------------
 # Narrow, so that their letters can still be read at the width of a phone.
 
@@ -448,15 +464,12 @@ def explored(rates: Mapping[str, Mapping[str, Sequence[float]]], epsilons: Seque
 
 
 def components(record: Record, weight: float, seed: int) -> Figure:
-    """Figure 2 for one pair of `correlation_weights`: first feature components, one point an image."""
+    """Figure 2 for one pair of `correlation_weights`: first feature components, each image as its digit."""
     values = record.find({"correlation_weight": weight}, seed)["values"]
     first = values["first_component"]
     figure, ((axis,),) = _figure(1, 1, (PHONE, 3.7))
     points = first["points"]
-    drawn = axis.scatter(
-        points["model_1"], points["model_2"], c=points["label"], cmap="tab10", vmin=-0.5, vmax=9.5, s=10
-    )
-    figure.colorbar(drawn, ax=axis, ticks=range(10), label="digit")
+    _digits(axis, points["model_1"], points["model_2"], points["label"])
     r2 = first["r_squared"]
     axis.set(title=f"λ = {weight:g}: {'no variance' if math.isnan(r2) else f'R² = {r2:.2f}'}")
     axis.set(xlabel="first component, model 1", ylabel="first component, model 2")
@@ -556,6 +569,14 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) 
         )
     plt.close(figure)
     return figure, axes
+
+
+def _digits(axis: Axes, x: Sequence[float], y: Sequence[float], labels: Sequence[int]) -> None:
+    """Points told apart by their shape, the digit itself, as well as by colour."""
+    x, y, labels = map(np.asarray, (x, y, labels))
+    for digit in np.unique(labels):
+        of = labels == digit
+        axis.scatter(x[of], y[of], marker=f"${digit}$", color=f"C{digit}", s=18, lw=0.3)
 
 
 def _bar(mean: MeanInterval) -> float:

@@ -68,8 +68,8 @@ def correlation_loss(
 def _correlation_loss(z1: Tensor, z2: Tensor, epsilon: float, eta: float, variant: str) -> Tensor:
     if variant == "corrected":
         z1, z2 = _standardised(z1), _standardised(z2)
-        both = [_shares(a, b, eta, epsilon) for a, b in ((z1, z2), (z2, z1))]
-        return torch.stack(both).mean()
+        there, back = regression.fit_both(z1, z2, eta=eta)
+        return (_share(z1, z2, there.weight, epsilon) + _share(z2, z1, back.weight, epsilon)) / 2
     weight = regression.fit(z1, z2, eta=eta).weight  # W of Eq. 6, (M1, M2); no gradient flows through it
     z1_centred, z2_centred = z1 - z1.mean(0), z2 - z2.mean(0)  # centring is regressing on the ones column
     residual = z2_centred - z1_centred @ weight  # (N, M2)
@@ -97,10 +97,9 @@ def _standardised(z: Tensor) -> Tensor:
     return centred * torch.rsqrt(variance + floor)
 
 
-def _shares(z1: Tensor, z2: Tensor, eta: float, epsilon: float) -> Tensor:
+def _share(z1: Tensor, z2: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """log(1 + ε) − log(1 − R² + ε) of standardised features, z1 predicting z2, R² a mean over units."""
-    residual = z2 - z1 @ regression.fit(z1, z2, eta=eta).weight
-    unexplained = residual.square().mean()  # of a variance of one a unit: what is dead counts as explained
+    unexplained = (z2 - z1 @ weight).square().mean()  # of a variance of one a unit: a dead one is explained
     return math.log1p(epsilon) - torch.log(unexplained + epsilon)
 
 

@@ -3,6 +3,9 @@
 Each model is `head ∘ features`: `features(x) -> z` stops where Figure 11 puts the correlation loss,
 `head(z) -> logits` finishes. Features are returned, never stored on the model. Parameters stand in the
 order of the layers, so weights trained elsewhere load by position. Used in chapters 1 to 5.
+
+Figure 11 pools after the ReLU. Here the ReLU comes after the pooling, on a quarter of the values: the larger
+of two numbers cut at zero is the larger cut at zero, so outputs and gradients are the same numbers.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ class CNN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(8, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         )  # fmt: skip
         self.tail = nn.Sequential(
             nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(32, 10)

@@ -389,6 +389,43 @@ def _save_weights(name: str, scale: str, items: dict[str, torch.nn.Module | torc
         _write(file, save(kept))
 
 
+# --- Benchmarks ----------------------------------------------------------------------------------
+
+
+def benchmark_path(device_type: str) -> Path:
+    """The file of what `make bench` measured on processors ("cpu") or GPUs ("cuda"), existing or not."""
+    return folder() / f"benchmark-{device_type}.json"
+
+
+def save_benchmark(group: str, rows: list[dict[str, Any]], device: torch.device) -> Path:
+    """Replace one group of measurements by new rows, with their provenance; returns the file."""
+    file = benchmark_path(device.type)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_path(f"locks/{file.name}.lock")):
+        groups = benchmark(device.type) or {}
+        provenance = {**_provenance(device), "cores": os.cpu_count(), "processor": processor()}
+        del provenance["peak_memory_mib"]  # of the process that only started the others
+        groups[group] = {"provenance": provenance, "rows": rows}
+        _write(file, (_json(groups) + "\n").encode())
+    return file
+
+
+def benchmark(device_type: str) -> dict[str, Any] | None:
+    """{group: {"provenance", "rows"}} of the last measurements on that kind of device, or None."""
+    file = benchmark_path(device_type)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def processor() -> str:
+    """The processor's name as the system tells it, for example "AMD EPYC 9R14"."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
 # --- Checkpoints ---------------------------------------------------------------------------------
 
 

@@ -50,7 +50,6 @@ def matrices(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
     return z1, z2
 
 
-@torch.no_grad()
 def fit(z1: Tensor, z2: Tensor, *, eta: float = 1e-6, ridge: float = RIDGE) -> Fit:
     """The least-squares fit of z2 (N, M2) on [z1 (N, M1), 1].
 
@@ -59,30 +58,50 @@ def fit(z1: Tensor, z2: Tensor, *, eta: float = 1e-6, ridge: float = RIDGE) -> F
     `ridge`, times the largest sum of squares of a column, is added to the diagonal of Z1ᵀZ1.
     Any N ≥ 2 works, N < M1 and constant, zero or duplicated columns included.
     """
+    return _fits(z1, z2, eta, ridge, both=False)[0]
+
+
+def fit_both(z1: Tensor, z2: Tensor, *, eta: float = 1e-6, ridge: float = RIDGE) -> tuple[Fit, Fit]:
+    """The fits of z2 on z1 and of z1 on z2, as `fit` makes them, for less: they share Z1ᵀZ2."""
+    first, second = _fits(z1, z2, eta, ridge, both=True)
+    return first, second
+
+
+@torch.no_grad()
+def _fits(z1: Tensor, z2: Tensor, eta: float, ridge: float, *, both: bool) -> list[Fit]:
     z1, z2 = matrices(z1, z2)
-    dtype, n = z1.dtype, len(z1)
+    dtype = z1.dtype
     work = torch.float32 if z1.device.type == "mps" else torch.float64
     z1, z2 = z1.to(work), z2.to(work)
     mean1, mean2 = z1.mean(0), z2.mean(0)
     c1, c2 = z1 - mean1, z2 - mean2
-    gram = c1.T @ c1  # (M1, M1)
-    uncentred = gram + n * torch.outer(mean1, mean1)  # Z1ᵀZ1, without a second product
-    r = _cholesky(uncentred).diagonal()  # |diag(R)|
+    cross = c1.T @ c2  # (M1, M2)
+    fits = []
+    for c, mean, target_mean, product in ((c1, mean1, mean2, cross), (c2, mean2, mean1, cross.T))[: 1 + both]:
+        factor, kept = _factor(c, mean, eta, ridge)
+        weight = torch.cholesky_solve(product * kept[:, None], factor)
+        fits.append(Fit(weight.to(dtype), mean.to(dtype), target_mean.to(dtype), kept))
+    return fits
+
+
+def _factor(centred: Tensor, mean: Tensor, eta: float, ridge: float) -> tuple[Tensor, Tensor]:
+    """Cholesky factor (M, M) of CᵀC + ridge, C (N, M) centred, and which columns of C + mean entered.
+
+    A dropped column is a row and a column of zeros with a positive number on the diagonal: its weight is 0.
+    """
+    gram = centred.T @ centred
+    uncentred = torch.addr(gram, mean, mean, alpha=len(centred))  # Z1ᵀZ1, without a second product
     size = uncentred.diagonal().max()
+    r = _cholesky_(uncentred).diagonal()  # |diag(R)|
     kept = (r > eta * r.max()) & (gram.diagonal() > 1e-12 * size)
-    keep = kept.to(work)
-    gram = gram * torch.outer(keep, keep)
-    filler = gram.diagonal().max().clamp_min(torch.finfo(work).tiny)
-    gram = gram + torch.diag((1 - keep) * filler)  # dropped columns: a diagonal that can be inverted
-    weight = torch.cholesky_solve((c1 * keep).T @ c2, _cholesky(gram, ridge))
-    return Fit((keep[:, None] * weight).to(dtype), mean1.to(dtype), mean2.to(dtype), kept)
+    keep = kept.to(gram.dtype)
+    gram.mul_(keep[:, None]).mul_(keep)
+    gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))
+    return _cholesky_(gram, ridge), kept
 
 
-def _cholesky(gram: Tensor, ridge: float = RIDGE) -> Tensor:
-    """Lower Cholesky factor of a Gram matrix with `ridge` × its largest entry added to the diagonal."""
+def _cholesky_(gram: Tensor, ridge: float = RIDGE) -> Tensor:
+    """Lower Cholesky factor of a Gram matrix, `ridge` × its largest entry added to its diagonal in place."""
     ridge = ridge if gram.dtype == torch.float64 else max(ridge, 1e-6)  # float32 cannot resolve less
-    shift = ridge * gram.diagonal().max() + torch.finfo(gram.dtype).tiny
-    factor, _ = torch.linalg.cholesky_ex(
-        gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    )
-    return factor
+    gram.diagonal().add_(ridge * gram.diagonal().max() + torch.finfo(gram.dtype).tiny)
+    return torch.linalg.cholesky_ex(gram)[0]

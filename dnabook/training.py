@@ -6,9 +6,7 @@ forward, a backward and a fused update; losses are read back once an epoch, not 
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dnabook.losses import Objective
+from dnabook.memory import keep_freed_memory
 
 History = dict[str, list[float]]  # for each term of the objective, its mean over every epoch
 
@@ -134,20 +133,3 @@ def has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capable = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in capable)
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next step, instead of returning it to the system each time.
-
-    Without it a training step on a processor spends much of its time on page faults: a step of two CNNs at
-    batch 1000 took 105 ms without and 73 ms with it on 2 cores (benchmarks/speed.py). Elsewhere than on
-    Linux with glibc nothing happens.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
-    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is not given back

@@ -223,9 +223,9 @@ def weights_record():
 def test_components_draw_the_recorded_points_under_their_r_squared(weights_record):
     values = weights_record.find({"correlation_weight": 0.05}, 0)["values"]["first_component"]
     axis = figures.components(weights_record, 0.05, 0).axes[0]
-    points = axis.collections[0].get_offsets()
-    assert points[:, 0].tolist() == values["points"]["model_1"]
-    assert points[:, 1].tolist() == values["points"]["model_2"]
+    points = sorted(point for group in axis.collections for point in group.get_offsets().tolist())
+    given = values["points"]
+    assert points == sorted(map(list, zip(given["model_1"], given["model_2"], strict=True)))
     assert axis.get_title() == f"λ = 0.05: R² = {values['r_squared']:.2f}"
 
 

@@ -13,9 +13,9 @@ PACKAGE = Path(dnabook.__file__).parent
 
 # Each module may import only those above it. "" is `dnabook` itself, which gathers the library for users.
 ORDER = (
-    "_version", "data", "models", "autoencoders", "regression", "measures", "losses", "attacks", "training",
-    "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction", "experiments.*",
-    "records", "summaries", "scoreboard", "figures", "widgets", "__main__",
+    "_version", "memory", "data", "models", "autoencoders", "regression", "measures", "losses", "attacks",
+    "training", "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction",
+    "experiments.*", "records", "summaries", "scoreboard", "figures", "costs", "widgets", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -95,6 +95,9 @@ def test_weights_by_position_make_the_cnn_equal_an_independent_network(x):
     load_by_position(model, reference)
     torch.testing.assert_close(model(x), reference(x))
     torch.testing.assert_close(model.features(x), reference[:6](x))
+    x.requires_grad_()
+    gradients = [torch.autograd.grad(m(x).square().sum(), [x, *m.parameters()]) for m in (model, reference)]
+    torch.testing.assert_close(*gradients)  # pooled before the ReLU or after it
 
 
 def test_weights_by_position_make_the_fully_connected_network_equal_its_formula(x):

@@ -133,3 +133,14 @@ def test_matrices_flattens_feature_maps():
 def test_features_that_do_not_fit_are_refused_with_their_shapes(z1, z2, message):
     with pytest.raises(ValueError, match=message):
         regression.matrices(z1, z2)
+
+
+@pytest.mark.parametrize("n, m1, m2", [(50, 7, 4), (9, 8, 12), (6, 20, 3), (2, 1, 5)])
+def test_both_fits_at_once_are_the_two_fits(n, m1, m2):
+    z1, z2 = relu_features(n, m1), relu_features(n, m2, seed=1)
+    z1[:, 0] = 0  # a column to drop
+    both = regression.fit_both(z1, z2, eta=5e-4)
+    for fit, (a, b) in zip(both, ((z1, z2), (z2, z1)), strict=True):
+        alone = regression.fit(a, b, eta=5e-4)
+        assert (fit.kept == alone.kept).all()
+        torch.testing.assert_close(fit.residual(a, b), alone.residual(a, b), atol=1e-6, rtol=0)

@@ -1,0 +1,188 @@
+"""What the book's work costs: the measured table and growth curves of `make bench`, and the records' seconds.
+
+Everything here is read from the benchmark file and from the records; the page "What it costs" shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dnabook import figures, records, summaries
+from dnabook.experiments import NAMES
+from dnabook.records import RecordError
+
+Row = dict[str, Any]
+Benchmark = dict[str, Any]
+
+
+def benchmark(device_type: str = "cpu") -> Benchmark:
+    """The measurements of `make bench` on processors ("cpu") or GPUs ("cuda").
+
+    Raises RecordError when there are none.
+    """
+    found = records.benchmark(device_type)
+    if not found:
+        raise RecordError(f"{records.benchmark_path(device_type)} is missing; run: make bench")
+    return found
+
+
+def provenance(measured: Benchmark) -> str:
+    """Where and when the measurements were made, in a line."""
+    each = [group["provenance"] for group in measured.values()]
+    newest = max(each, key=lambda p: p["date"])
+    device = newest["device"] if not newest["device"].startswith("CPU") else newest["processor"]
+    return (
+        f"{device}, {newest['cores']} cores, {newest['threads']} threads, torch {newest['torch']}, "
+        f"{newest['date'][:10]}, commit {newest['commit']}"
+    )
+
+
+def loss_table(measured: Benchmark) -> str:
+    """Milliseconds of the correlation loss, forward and backward, beside the pseudo-inverse and its floor."""
+    rows = []
+    for (n, m), sides in _cases(measured, "loss", ("n", "m")):
+        ours, pinv, bound = sides["released"], sides["pinv"], sides["bound"]
+        rows.append([
+            f"({n}, {m})", _ms(pinv), _ms(ours), _ms(sides["corrected"]), _ms(bound),
+            _times(pinv, ours), _times(ours, bound), f"{ours['gradient_error']:.0e}",
+            _memory(pinv), _memory(ours),
+        ])  # fmt: skip
+    header = ["(N, M)", "pinv", "released", "corrected", "products alone", "pinv / released",
+              "released / products", "gradient error", "MiB pinv", "MiB released"]  # fmt: skip
+    return summaries.table(header, rows)
+
+
+def loss_summary(measured: Benchmark) -> str:
+    """What bounds the loss at the largest shape of the paper, in a sentence."""
+    (n, m), sides = next(_cases(measured, "loss", ("n", "m")))
+    ours, pinv, bound = sides["released"], sides["pinv"], sides["bound"]
+    share = bound["ms"] / ours["ms"]
+    return (
+        f"At ({n}, {m}), the paper's CNN, our loss is {_times(pinv, ours)} times as fast as the "
+        f"pseudo-inverse. The products alone take {share:.0%} of its time, so arithmetic bounds it: with "
+        f"nothing else to do it would be {_times(pinv, bound)} times as fast. The rest is the Cholesky "
+        f"factor and its two triangular solves."
+    )
+
+
+def step_table(measured: Benchmark) -> str:
+    """Milliseconds of a training step in the released style and here, and of its layers alone."""
+    rows = []
+    for (what, batch), sides in _cases(measured, "step", ("what", "batch")):
+        theirs, ours, bound = sides["released style"], sides["ours"], sides["bound"]
+        rows.append([
+            what, str(batch), _ms(theirs), _ms(ours), _ms(sides["corrected"]), _ms(bound),
+            _times(theirs, ours), _memory(theirs), _memory(ours),
+        ])  # fmt: skip
+    header = ["training step", "batch", "released style", "ours", "ours, corrected loss", "layers alone",
+              "released style / ours", "MiB released style", "MiB ours"]  # fmt: skip
+    return summaries.table(header, rows)
+
+
+def attack_table(measured: Benchmark) -> str:
+    """Images a second that PGD-40 attacks on the CNN: libraries, ours by chunk, convolutions alone."""
+    found = measured["attack"]["rows"]
+    best = min((row for row in found if row["how"] == "ours"), key=lambda row: row["ms"])
+    rows = [
+        [_attack_name(row), str(row["chunk"]), f"{_images(row):,.0f}", f"{row['ms'] / best['ms']:.2f}",
+         _memory(row)]
+        for row in found
+    ]  # fmt: skip
+    header = ["attack", "chunk", "images a second", "time / fastest of ours", "MiB"]
+    return summaries.table(header, rows)
+
+
+def growth(measured: Benchmark) -> Figure:
+    """Log-log lines: the loss over N and over M, the training step over the batch, trials by processes."""
+    found = measured["growth"]["rows"]
+    n, m = ([row for row in found if row["function"] == "loss" and row[fixed] == value]
+            for fixed, value in (("m", GROWTH_M), ("n", GROWTH_N)))  # fmt: skip
+    jobs = sorted({row["jobs"] for row in found if row["function"] == "trials"})
+    panels = {
+        "images N": {f"M = {GROWTH_M}": _points(n, "n")},
+        "units M": {f"N = {GROWTH_N}": _points(m, "m")},
+        "batch": {"CNN pair": _points([row for row in found if row["function"] == "step"], "batch")},
+        "trials": {
+            f"{j} process{'es' * (j > 1)}": _points([row for row in found if row.get("jobs") == j], "count")
+            for j in jobs
+        },
+    }
+    for series in panels.values():
+        if len(series) == 1:
+            ((name, points),) = series.items()
+            series[f"{name}, slope {slope(points):.1f}"] = series.pop(name)
+    return figures.growth(panels, ylabel="milliseconds", corner=provenance(measured))
+
+
+GROWTH_M, GROWTH_N = 200, 2000  # what is held fixed while the other grows
+
+
+def slope(points: list[tuple[float, float]]) -> float:
+    """The exponent p of y ∝ xᵖ over the upper half of the points, where fixed costs weigh least."""
+    (x0, y0), (x1, y1) = sorted(points)[(len(points) - 1) // 2], max(points)
+    return math.log(y1 / y0) / math.log(x1 / x0)
+
+
+def _points(rows: list[Row], key: str) -> list[tuple[float, float]]:
+    return [(row[key], row["ms"]) for row in rows]
+
+
+def experiments_table() -> str:
+    """What one seed of each experiment took, at every scale recorded: the seconds of its trials together."""
+    rows = []
+    for name in NAMES:
+        for scale in records.SCALES[1:]:
+            record = records.current(name, scale)
+            if not record or not record.whole_seeds:
+                continue
+            whole = [t for t in record.trials if t["seed"] in record.whole_seeds]
+            seconds = sum(t["provenance"]["seconds"] for t in whole) / len(record.whole_seeds)
+            threads = sorted({t["provenance"]["threads"] for t in whole})
+            devices = sorted({t["provenance"]["device"] for t in whole})
+            rows.append([
+                name, scale, str(len(record.whole_seeds)), f"{seconds / 60:.1f}", " + ".join(devices),
+                " or ".join(map(str, threads)),
+            ])  # fmt: skip
+    header = ["experiment", "scale", "whole seeds", "minutes a seed", "device", "threads a trial"]
+    return summaries.table(header, rows, left=2)
+
+
+def gpu_note() -> str:
+    """The tables measured on a GPU, or a sentence that there are none."""
+    measured = records.benchmark("cuda")
+    if not measured:
+        return "No measurements on a GPU are recorded."
+    tables = [f(measured) for f in (loss_table, step_table, attack_table)]
+    return "\n\n".join([f"Measured on {provenance(measured)}.", *tables])
+
+
+def _cases(measured: Benchmark, group: str, keys: tuple[str, ...]) -> Iterator[tuple[tuple, dict[str, Row]]]:
+    """Every case of a group with its measurements by side."""
+    cases: dict[tuple, dict[str, Row]] = {}
+    for row in measured[group]["rows"]:
+        cases.setdefault(tuple(row[key] for key in keys), {})[row["how"]] = row
+    yield from cases.items()
+
+
+def _ms(row: Row) -> str:
+    return f"{row['ms']:,.0f}" if row["ms"] >= 100 else f"{row['ms']:.2g}"
+
+
+def _times(slow: Row, fast: Row) -> str:
+    return f"{slow['ms'] / fast['ms']:.1f}"
+
+
+def _memory(row: Row) -> str:
+    return f"{row['peak_mib']:,}"
+
+
+def _images(row: Row) -> float:
+    return 1e6 / row["ms"]  # of a thousand images
+
+
+def _attack_name(row: Row) -> str:
+    return {"ours": "ours", "bound": "convolutions alone"}.get(row["how"], row["how"])

@@ -1,0 +1,84 @@
+"""What the benchmark compares must be the same thing: reference and ours agree, and every plan can run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnabook import CNN, correlation_loss, data, losses
+from dnabook.autoencoders import mnist_autoencoder
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import reference
+import speed
+
+
+def gradients(loss, z):
+    return torch.autograd.grad(loss(*z), z)
+
+
+def test_the_pseudo_inverse_reference_is_the_released_loss():
+    z = [v.detach().double().requires_grad_() for v in speed.features(80, 12)]
+    with torch.no_grad():
+        z[0][:, 3] = 0  # a dead unit, which both drop
+    ours = lambda *z: correlation_loss(*z, variant="released")  # noqa: E731
+    torch.testing.assert_close(reference.correlation_loss(*z), ours(*z))
+    torch.testing.assert_close(gradients(reference.correlation_loss, z), gradients(ours, z))
+
+
+@pytest.mark.parametrize("n, m", [(500, 64), (300, 280), (1000, 200)])
+def test_the_gradient_of_the_loss_is_within_a_ten_thousandth_of_the_float64_one(n, m):
+    assert 0 < speed.gradient_error(n, m) < 1e-4
+
+
+def test_the_reference_objectives_are_the_released_ones():
+    images = data.load("mnist", limit=120)
+    pair, autoencoder = [CNN(), CNN()], mnist_autoencoder()
+    for model in pair:  # 784 units are more than these images
+        model.features = lambda x, features=model.features: features(x)[:, :2, :3, :3]
+        model.tail = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(18, 10))
+    ours = losses.decorrelation(*pair, variant="released")(images.x, images.y)["loss"]
+    torch.testing.assert_close(reference.pair_loss(pair)(images.x, images.y), ours)
+    ours = losses.reconstruction(autoencoder, variant="released")(images.x, images.y)["loss"]
+    torch.testing.assert_close(reference.dna_loss(autoencoder)(images.x, images.y), ours)
+
+
+def test_pictures_are_the_images_bit_by_bit():
+    for name in ("mnist", "color-mnist"):
+        images = data.load(name, limit=5)
+        pictures = reference.Pictures(images.x, images.y)
+        x, y = zip(*(pictures[i] for i in range(len(pictures))), strict=True)
+        torch.testing.assert_close(torch.stack(x), images.x, atol=0.5 / 255, rtol=0)
+        assert list(y) == images.y.tolist()
+
+
+def test_steps_in_the_released_style_lower_the_loss():
+    images = data.load("mnist", limit=100)
+    model = mnist_autoencoder(1)
+    loss = lambda x, y: (model(x)[0] - x).square().mean()  # noqa: E731
+    loader = torch.utils.data.DataLoader(reference.Pictures(images.x, images.y), 50, shuffle=True)
+    endless = reference.steps(loss, [model], loader, torch.device("cpu"))
+    values = [next(endless) for _ in range(12)]  # six times through
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_every_measurement_that_is_planned_has_a_function_that_takes_it():
+    for group in speed.GROUPS:
+        planned = list(speed.plan(group))
+        assert planned
+        for options in planned:
+            function = getattr(speed, options.pop("function"))
+            assert set(options) == set(function.__annotations__) - {"return"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchattacks imports an old name of scipy
+def test_attacks_by_libraries_stay_in_the_ball_that_ours_has(monkeypatch):
+    monkeypatch.setattr(speed, "PGD_STEPS", 3)
+    images = data.load("mnist", "test", limit=20)
+    model = CNN().eval()
+    for attack in speed.LIBRARIES.values():
+        x_adv = attack(model, images.x, images.y)
+        assert x_adv.shape == images.x.shape
+        assert 0 < (x_adv - images.x).abs().max() <= 0.1 + 1e-6

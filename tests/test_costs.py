@@ -1,0 +1,124 @@
+"""The tables and curves of "What it costs", on measurements small enough to check by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnabook import costs, records
+from dnabook.records import RecordError
+
+
+def row(ms, **options):
+    return {**options, "ms": ms, "low": ms, "high": ms, "calls": 9, "peak_mib": 10}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("DNABOOK_RESULTS", str(tmp_path))
+    monkeypatch.setenv("DNABOOK_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def measured(results):
+    cpu = torch.device("cpu")
+    loss = {"pinv": 200.0, "released": 50.0, "corrected": 90.0, "bound": 30.0}
+    rows = [row(ms, function="loss", how=how, n=1000, m=784) for how, ms in loss.items()]
+    rows[1]["gradient_error"] = 2e-7
+    records.save_benchmark("loss", rows, cpu)
+    step = {"released style": 300.0, "ours": 100.0, "corrected": 125.0, "bound": 60.0}
+    rows = [row(ms, function="step", how=how, what="CNN pair", batch=1000) for how, ms in step.items()]
+    records.save_benchmark("step", rows, cpu)
+    attack = [("foolbox", 1000, 5000.0), ("ours", 1000, 2000.0), ("ours", 250, 1250.0), ("bound", 250, 800.0)]
+    rows = [row(ms, function="attack", how=how, chunk=chunk) for how, chunk, ms in attack]
+    records.save_benchmark("attack", rows, cpu)
+    rows = [row(20.0 * n, function="loss", how="corrected", n=n, m=costs.GROWTH_M) for n in (500, 1000, 2000)]
+    rows += [row(m**2, function="loss", how="corrected", n=costs.GROWTH_N, m=m) for m in (50, 100, 400)]
+    rows += [row(b, function="step", how="corrected", what="CNN pair", batch=b) for b in (125, 250, 500)]
+    rows += [row(c, function="trials", how="ours", count=c, jobs=j) for j in (1, 2) for c in (1, 2)]
+    records.save_benchmark("growth", rows, cpu)
+    return costs.benchmark()
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_without_measurements_the_error_tells_how_to_make_them(results):
+    with pytest.raises(RecordError, match=r"benchmark-cpu\.json is missing; run: make bench"):
+        costs.benchmark()
+    assert costs.gpu_note() == "No measurements on a GPU are recorded."
+
+
+def test_a_group_measured_again_replaces_its_rows_and_leaves_the_others(measured):
+    records.save_benchmark("step", [row(1.0, how="ours")], torch.device("cpu"))
+    again = costs.benchmark()
+    assert [r["ms"] for r in again["step"]["rows"]] == [1.0]
+    assert again["loss"] == measured["loss"]
+
+
+def test_measurements_survive_json_and_say_where_they_were_made(measured, results):
+    stored = json.loads((results / "benchmark-cpu.json").read_text())
+    assert stored == measured
+    for word in (f"torch {torch.__version__}", "cores", records.processor(), "commit"):
+        assert word in costs.provenance(measured)
+
+
+def test_the_loss_table_states_the_ratios(measured):
+    line = cells(costs.loss_table(measured))[2]
+    assert line == ["(1000, 784)", "200", "50", "90", "30", "4.0", "1.7", "2e-07", "10", "10"]
+    summary = costs.loss_summary(measured)
+    assert "4.0 times" in summary and "60%" in summary and "6.7 times" in summary
+
+
+def test_the_step_table_compares_with_the_released_style(measured):
+    line = cells(costs.step_table(measured))[2]
+    assert line == ["CNN pair", "1000", "300", "100", "125", "60", "3.0", "10", "10"]
+
+
+def test_the_attack_table_counts_images_a_second_and_compares_with_the_fastest_of_ours(measured):
+    lines = cells(costs.attack_table(measured))[2:]
+    assert lines[0] == ["foolbox", "1000", "200", "4.00", "10"]
+    assert lines[2] == ["ours", "250", "800", "1.00", "10"]
+    assert lines[3] == ["convolutions alone", "250", "1,250", "0.64", "10"]
+
+
+def test_the_slope_is_the_exponent_of_a_power_law():
+    assert costs.slope([(x, 3 * x**1.5) for x in (10, 20, 40, 80)]) == pytest.approx(1.5)
+
+
+def test_the_slope_looks_at_the_larger_half_whatever_the_order():
+    points = [(x, 100 + x**2) for x in (1, 10, 1000, 100, 10_000)]
+    assert costs.slope(points) == pytest.approx(2, abs=0.01)
+
+
+def test_the_growth_figure_draws_every_measurement_and_names_the_exponent(measured):
+    axes = costs.growth(measured).axes
+    assert [axis.get_xlabel() for axis in axes] == ["images N", "units M", "batch", "trials"]
+    assert [len(axis.lines) for axis in axes] == [1, 1, 1, 2]
+    assert list(axes[1].lines[0].get_xdata()) == [50, 100, 200, 400]
+    legends = [axis.get_legend().get_texts()[0].get_text() for axis in axes]
+    assert legends == ["M = 200, slope 1.0", "N = 2000, slope 2.0", "CNN pair, slope 1.0", "1 process"]
+    assert all(axis.get_xscale() == axis.get_yscale() == "log" for axis in axes)
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    monkeypatch.setenv("DNABOOK_RESULTS", str(Path(__file__).parents[1] / "book" / "results"))
+
+
+def test_the_committed_measurements_hold_every_row_that_the_page_shows(committed):
+    measured = costs.benchmark()
+    for table in (costs.loss_table, costs.step_table, costs.attack_table):
+        assert len(cells(table(measured))) > 3
+    assert len(costs.growth(measured).axes) == 4
+
+
+def test_minutes_a_seed_are_the_trials_of_whole_seeds_together(committed):
+    record = records.current("transfer", "laptop")
+    line = next(c for c in cells(costs.experiments_table()) if c[:2] == ["transfer", "laptop"])
+    assert line[2] == str(len(record.whole_seeds))
+    minutes = sum(t["provenance"]["seconds"] for t in record.trials) / len(record.whole_seeds) / 60
+    assert line[3] == f"{minutes:.1f}"
