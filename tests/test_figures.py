@@ -231,7 +231,7 @@ def test_components_draw_the_recorded_points_under_their_r_squared(weights_recor
 
 def test_what_lambda_does_is_drawn_without_collapsed_pairs_which_are_crosses(weights_record):
     record = copy.deepcopy(weights_record)
-    alive, dead = record.trials
+    alive, dead = (record.find({"correlation_weight": weight}, 0) for weight in (0.0, 0.05))
     alive["values"]["accuracy"], dead["values"]["accuracy"] = [0.9, 0.8], [0.9, 0.1]
     top, middle, bottom = figures.correlation_weights(record).axes
     first = top.lines[0].get_ydata()

@@ -527,10 +527,10 @@ def test_the_dial_says_what_the_record_holds(static):
         assert all(f"{100 * share:.0f} %" in picture.sentence for share in values["accuracy"])
 
 
-def test_the_dial_says_that_a_pair_has_collapsed():
+def test_the_dial_says_that_a_pair_has_collapsed(static):
     record = copy.deepcopy(smoke("correlation_weights"))
-    for trial, accuracy in zip(record.trials, ([0.9, 0.9], [0.9, 0.1]), strict=True):
-        trial["values"]["accuracy"] = accuracy
+    for weight, accuracy in ((0.0, [0.9, 0.9]), (0.05, [0.9, 0.1])):
+        record.find({"correlation_weight": weight}, 0)["values"]["accuracy"] = accuracy
     alive, dead = (picture.sentence for picture in widgets.correlation_dial(record).pictures)
     assert "collapsed" not in alive and "Model 2 has collapsed" in dead
     assert "1 of 2 pairs collapsed" in widgets.correlation_dial(record).still.sentence
