@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Polygon, Rectangle
 from torch import Tensor
 
 from dnabook import summaries
@@ -307,10 +307,15 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], col
 # --- Live cells ----------------------------------------------------------------------------------
 
 
-def images(rows: Mapping[str, Tensor], titles: Sequence[Any] | None = None) -> Figure:
-    """A grid of images: one labelled row for each tensor (K, C, H, W) in [0, 1], a title over each column."""
+def images(
+    rows: Mapping[str, Tensor], titles: Sequence[Any] | None = None, *, cell: float = 0.95
+) -> Figure:
+    """A grid of images: one labelled row for each tensor (K, C, H, W) in [0, 1], a title over each column.
+
+    cell: width of an image in inches.
+    """
     columns = max(len(row) for row in rows.values())
-    figure, axes = _figure(len(rows), columns, (0.95 * columns + 1, 1.05 * len(rows) + 0.3))
+    figure, axes = _figure(len(rows), columns, (cell * columns + 1, (cell + 0.1) * len(rows) + 0.3))
     for line, (label, row) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(line, row.cpu(), strict=False):
             axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
@@ -364,6 +369,192 @@ def growth(
     return figure
 
 
+# --- Frames of the interactive pieces ------------------------------------------------------------
+# Narrow, so that their letters can still be read at the width of a phone.
+
+PHONE = 4.6  # inches
+MODELS = (("model 1", *SERIES[0], ""), ("model 2", *SERIES[1], "////"))
+OUTCOMES = {  # of one attacked digit: colour, line width, line style
+    "fools neither": ("0.55", 1.0, "-"),
+    "fools model 1 only": ("#0072B2", 2.2, "--"),
+    "fools both": ("#D55E00", 3.0, "-"),
+    "fools model 2 only": ("#CC79A7", 2.2, "-."),
+    "misread before": ("0.55", 1.0, ":"),
+}
+
+
+def probabilities(image: Tensor, shares: Tensor, title: str = "") -> Figure:
+    """A digit (1, 28, 28) beside both models' probabilities (2, 10) of the ten classes."""
+    figure, ((left, right),) = _figure(1, 2, (PHONE, 2.4), width_ratios=(1, 1.7))
+    _show(left, image)
+    left.set_title(title, fontsize=10)
+    for shift, (label, colour, _, hatch), share in zip((-0.21, 0.21), MODELS, shares.cpu(), strict=True):
+        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.3}
+        right.bar(np.arange(10) + shift, share.numpy(), 0.4, label=label, **style)
+    right.set(xticks=range(10), xlabel="class", ylabel="probability", ylim=(0, 1))
+    right.grid(axis="x", visible=False)
+    right.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, handlelength=1.4)
+    return figure
+
+
+def attack_course(
+    images: Tensor, titles: Sequence[str], epsilons: Sequence[float], shares: Mapping[str, Tensor]
+) -> Figure:
+    """One digit under growing ε: some of its images (K, 1, 28, 28) above, and below the probability that
+    models 1 and 2 give its true class, one panel an attack: shares[attack] is (2, len(epsilons))."""
+    figure, grid = _figure(2, len(images), (PHONE, 3.9), height_ratios=(1, 2.2))
+    for axis, image, title in zip(grid[0], images, titles, strict=True):
+        _show(axis, image)
+        axis.set_title(title, fontsize=8.5)
+    for axis in grid[1]:
+        axis.remove()
+    with plt.rc_context(STYLE):
+        below = figure.add_subplot(grid[1, 0].get_gridspec()[1, :])
+    for (name, share), style in zip(shares.items(), ("-", "--", ":"), strict=False):
+        for (label, colour, marker, _), values in zip(MODELS, share.cpu(), strict=True):
+            line = {"color": colour, "marker": marker, "ls": style, "markersize": 4, "lw": 1.4}
+            below.plot(epsilons, values.numpy(), label=f"{label}, {name}", **line)
+    below.set(xlabel="ε", xticks=epsilons[::2], ylabel="true class's probability", ylim=(-0.02, 1.02))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def fooled(images: Tensor, titles: Sequence[str], outcomes: Sequence[str], columns: int = 5) -> Figure:
+    """Attacked digits (K, 1, 28, 28) in a mosaic, each framed by what became of it, a key of `OUTCOMES`."""
+    rows = math.ceil(len(images) / columns)
+    figure, ((axis,),) = _figure(1, 1, (PHONE, 0.98 * rows + 0.75))
+    high, wide = 38, 34  # of a cell, in pixels of the digits
+    mosaic = np.ones((rows * high, columns * wide))
+    for i, (image, title, outcome) in enumerate(zip(images.cpu(), titles, outcomes, strict=True)):
+        top, left = i // columns * high + 8, i % columns * wide + 3
+        mosaic[top : top + 28, left : left + 28] = image.squeeze(0).numpy()
+        colour, width, style = OUTCOMES[outcome]
+        edge = {"edgecolor": colour, "lw": width, "ls": style, "fill": False}
+        axis.add_patch(Rectangle((left - 1.2, top - 1.2), 29.4, 29.4, **edge))
+        axis.text(left + 13.5, top - 2, title, ha="center", va="bottom", fontsize=9)
+    axis.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.axis("off")
+    for name, (colour, width, style) in OUTCOMES.items():
+        axis.plot([], [], color=colour, lw=width, ls=style, label=name)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, handlelength=2.6)
+    return figure
+
+
+def explored(rates: Mapping[str, Mapping[str, Sequence[float]]], epsilons: Sequence[float]) -> Figure:
+    """Transfer rate against ε, one panel an attack, one line a pair: rates[attack][pair][i]."""
+    rows = math.ceil(len(rates) / 2)
+    figure, grid = _figure(rows, 2, (PHONE, 1.9 * rows + 0.4), sharex=True, sharey=True)
+    for axis in grid.flat[len(rates) :]:
+        axis.remove()
+    for axis, (attack, pairs) in zip(grid.flat, rates.items(), strict=False):
+        for (pair, values), (colour, marker) in zip(pairs.items(), SERIES, strict=False):
+            label = pair if axis is grid.flat[0] else None
+            axis.plot(epsilons, values, color=colour, marker=marker, label=label)
+        axis.set_title(ATTACKS.get(attack, attack), fontsize=10)
+        axis.set(ylim=(-0.02, 1.02))
+    for axis in grid[:, 0]:
+        axis.set(ylabel="transfer rate")
+    for axis in grid[-1]:
+        axis.set(xlabel="ε")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def components(record: Record, weight: float, seed: int) -> Figure:
+    """Figure 2 for one pair of `correlation_weights`: first feature components, each image as its digit."""
+    values = record.find({"correlation_weight": weight}, seed)["values"]
+    first = values["first_component"]
+    figure, ((axis,),) = _figure(1, 1, (PHONE, 3.7))
+    points = first["points"]
+    _digits(axis, points["model_1"], points["model_2"], points["label"])
+    r2 = first["r_squared"]
+    axis.set(title=f"λ = {weight:g}: {'no variance' if math.isnan(r2) else f'R² = {r2:.2f}'}")
+    axis.set(xlabel="first component, model 1", ylabel="first component, model 2")
+    return _signed(figure, record)
+
+
+def correlation_weights(record: Record) -> Figure:
+    """R², transfer and accuracy against λ: faint points are pairs, lines their means.
+
+    A pair with a collapsed model is drawn as a cross in the panel of accuracy and left out elsewhere.
+    """
+    weights = record.config["weights"]
+    figure, ((top,), (middle,), (bottom,)) = _figure(3, 1, (PHONE, 6.0), sharex=True)
+    kept = summaries.healthy(record)
+
+    def heldout(source: int) -> list[list[float]]:
+        return [
+            [row["heldout"] for row in kept.rows("predictability", source=source, correlation_weight=weight)]
+            for weight in weights
+        ]
+
+    first = [kept.values("first_component", "r_squared", correlation_weight=w) for w in weights]
+    transfers = [summaries.transfer_by_seed(kept, correlation_weight=w).values() for w in weights]
+    accuracies = [summaries.accuracy_by_seed(kept, correlation_weight=w).values() for w in weights]
+    readings = (
+        (top, "first components", first), (top, "all features, 1 → 2", heldout(1)),
+        (top, "all features, 2 → 1", heldout(2)), (middle, None, transfers), (bottom, None, accuracies),
+    )  # fmt: skip
+    for (axis, label, found), (colour, marker) in zip(readings, SERIES, strict=True):
+        found = [list(values) for values in found]
+        style = {"color": colour, "marker": marker}
+        axis.plot(range(len(weights)), [summaries.mean(values) for values in found], label=label, **style)
+        for x, values in enumerate(found):
+            axis.plot([x] * len(values), values, ls="", alpha=0.35, **style)
+    for trial in record.trials:
+        if trial not in kept.trials:
+            x = weights.index(trial["setting"]["correlation_weight"])
+            bottom.plot(x, summaries.mean(trial["values"]["accuracy"]), "x", color="0.2", markersize=7)
+    for axis in (top, middle, bottom):
+        axis.set(ylim=(0, 1.04))
+    top.set(ylabel="R²")
+    middle.set(ylabel="transfer rate")
+    bottom.set(ylabel="accuracy", xlabel="λ", xticks=range(len(weights)))
+    bottom.set_xticklabels([f"{weight:g}" for weight in weights])
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return _signed(figure, record)
+
+
+def trade_off(record: Record, epoch: int, epsilon: float) -> Figure:
+    """Transfer as printed against natural accuracy, from epoch 0 (hollow) to `epoch` (filled), line by start.
+
+    Means over pairs that had not collapsed before DVERGE; a start of which none is left is not drawn.
+    """
+    figure, ((axis,),) = _figure(1, 1, (PHONE, 4.3))
+    course = trade_offs(record, epsilon)
+    for (start, label), (colour, marker) in zip(STARTS.items(), SERIES, strict=True):
+        if start not in course:
+            continue
+        accuracy, rate = zip(*course[start][: epoch + 1], strict=True)
+        style = {"color": colour, "marker": marker}
+        axis.plot(accuracy, rate, lw=1, alpha=0.5, markersize=3, color=colour, marker=marker)
+        axis.plot(accuracy[0], rate[0], mfc="white", ls="", markersize=7, **style)
+        axis.plot(accuracy[-1], rate[-1], ls="", markersize=9, label=label.replace("\n", " "), **style)
+    found = [accuracy for points in course.values() for accuracy, _ in points]
+    axis.set(xlim=(min(found) - 0.03, max(found) + 0.03), ylim=(-0.02, 1.02), title=f"epoch {epoch}")
+    axis.set(xlabel="natural accuracy", ylabel=f"transfer rate at ε = {epsilon:.2f}")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8.5)
+    return _signed(figure, record)
+
+
+def trade_offs(record: Record, epsilon: float) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """(natural accuracy, transfer as printed) after every epoch, for each start that has pairs left."""
+    kept = summaries.healthy(record)
+    course = {}
+    for arm, preset in STARTS:
+        where = {"arm": arm, "preset": preset}
+        if not any(t["setting"] == where for t in kept.trials):
+            continue
+        course[arm, preset] = [
+            (
+                summaries.over(_natural(kept, epoch, where)).mean,
+                summaries.transfer(kept, conditioned=False, epoch=epoch, epsilon=epsilon, **where).mean,
+            )
+            for epoch in range(record.config["epochs"] + 1)
+        ]
+    return course
+
+
 # --- Details -------------------------------------------------------------------------------------
 
 
@@ -388,6 +579,12 @@ def _digits(axis: Axes, x: Sequence[float], y: Sequence[float], labels: Sequence
 def _bar(mean: MeanInterval) -> float:
     """Half the interval's width, or nothing: a t interval of two pairs is wider than any axis."""
     return mean.half_width if mean.n > 2 else math.nan
+
+
+def _show(axis: Axes, image: Tensor) -> None:
+    """One grey image (1, H, W) in [0, 1], without a frame."""
+    axis.imshow(image.squeeze(0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+    axis.axis("off")
 
 
 def _signed(figure: Figure, record: Record) -> Figure:

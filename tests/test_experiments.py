@@ -12,6 +12,7 @@ from dnabook import attacks, data, experiments, losses, measures, models, record
 from dnabook.dverge import PRESETS
 from dnabook.experiments import (
     Context,
+    correlation_weights,
     dverge,
     feature_correlation,
     pairs,
@@ -398,6 +399,44 @@ def test_each_variant_of_the_errata_trains_with_its_own_loss(variant, arm, monke
     with pytest.raises(KeyboardInterrupt):
         variants.run(variants.Config(), {"architecture": "cnn", "variant": variant}, 2, CPU)
     assert asked == [(None if arm == "regular" else variant, "cnn", arm, 2)]
+
+
+# --- λ as a dial ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights_record():
+    return smoke("correlation_weights")
+
+
+def test_each_lambda_has_a_pair_with_accuracy_features_scatter_and_transfer(weights_record):
+    config = correlation_weights.SCALES["smoke"]
+    assert sorted(t["setting"]["correlation_weight"] for t in weights_record.trials) == list(config.weights)
+    for trial in weights_record.trials:
+        values = trial["values"]
+        assert [(r["source"], r["target"]) for r in values["predictability"]] == list(pairs.DIRECTIONS)
+        assert all(row["heldout"] <= 1 and 0 < row["live_units"] <= 784 for row in values["predictability"])
+        assert 0 <= values["first_component"]["r_squared"] <= 1
+        assert {len(each) for each in values["first_component"]["points"].values()} == {config.points}
+        place = [(r["attack"], r["epsilon"], r["source"], r["n"]) for r in values["transfer"]]
+        assert place == [("pgd-linf", config.epsilon, source, config.test_images) for source in (1, 2)]
+
+
+def test_pairs_with_different_lambda_share_their_first_epochs_and_part_after_them(weights_record):
+    without, with_loss = (
+        weights_record.find({"correlation_weight": weight}, 0)["values"]["history"] for weight in (0.0, 0.05)
+    )
+    plain = correlation_weights.SCALES["smoke"].training.plain_epochs
+    assert without["loss"][:plain] == with_loss["loss"][:plain]
+    assert without["loss"][plain:] != with_loss["loss"][plain:]
+    assert "correlation" not in without and len(with_loss["correlation"]) == len(with_loss["loss"]) - plain
+    assert with_loss["correlation"][-1] < with_loss["correlation"][0]
+
+
+def test_the_dial_goes_through_the_paper_s_lambda_from_none():
+    weights = correlation_weights.Config().weights
+    assert weights[0] == 0 and 0.05 in weights and list(weights) == sorted(weights)
+    assert correlation_weights.Config().training == transfer.Config().training
 
 
 # --- Pairs ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import matplotlib
@@ -180,3 +181,92 @@ def test_classes_in_a_scatter_are_told_apart_by_shape_as_well_as_colour():
     shapes = {group.get_paths()[0].vertices.tobytes() for group in drawn}
     colours = {tuple(group.get_facecolor()[0]) for group in drawn}
     assert len(drawn) == len(shapes) == len(colours) == 3
+
+
+# --- Frames of the interactive pieces ------------------------------------------------------------
+
+
+def test_probabilities_are_drawn_as_one_bar_for_each_class_and_model():
+    shares = torch.rand(2, 10).softmax(1)
+    left, right = figures.probabilities(torch.rand(1, 28, 28), shares, "a title").axes
+    assert left.get_title() == "a title" and len(left.images) == 1
+    heights = [[bar.get_height() for bar in container] for container in right.containers]
+    assert np.allclose(heights, shares.numpy())
+    colours = {(container[0].get_facecolor(), container[0].get_hatch()) for container in right.containers}
+    assert len(colours) == 2
+
+
+def test_a_course_draws_one_line_for_each_attack_and_model():
+    shares = {"FGSM": torch.rand(2, 3), "PGD": torch.rand(2, 3)}
+    *images, below = figures.attack_course(torch.rand(2, 1, 28, 28), ["a", "b"], [0, 0.1, 0.2], shares).axes
+    assert [axis.get_title() for axis in images] == ["a", "b"]
+    drawn = [line.get_ydata() for line in below.lines]
+    assert np.allclose(drawn, torch.cat([*shares.values()]).numpy())
+    assert len({(line.get_color(), line.get_linestyle()) for line in below.lines}) == 4
+
+
+def test_a_mosaic_frames_every_digit_by_its_fate():
+    fates = [*figures.OUTCOMES, "fools both"]
+    axis = figures.fooled(torch.rand(6, 1, 28, 28), [f"{i}" for i in range(6)], fates).axes[0]
+    frames = [(patch.get_edgecolor()[:3], patch.get_linestyle()) for patch in axis.patches]
+    expected = [figures.OUTCOMES[fate] for fate in fates]
+    assert [frame[0] for frame in frames] == [matplotlib.colors.to_rgb(colour) for colour, _, _ in expected]
+    assert len(set(frames)) == len(figures.OUTCOMES)
+    assert [text.get_text() for text in axis.texts] == [f"{i}" for i in range(6)]
+
+
+def test_explored_rates_have_a_panel_for_each_attack_and_a_line_for_each_pair():
+    rates = {attack: {"a": [0.1, 0.2], "b": [0.3, math.nan]} for attack in figures.ATTACKS}
+    figure = figures.explored(rates, [0.05, 0.1])
+    assert [axis.get_title() for axis in figure.axes] == list(figures.ATTACKS.values())
+    assert all(list(axis.lines[0].get_ydata()) == [0.1, 0.2] for axis in figure.axes)
+    assert "a b" in words(figure)
+
+
+@pytest.fixture(scope="module")
+def weights_record():
+    return records.get("correlation_weights", "smoke", device="cpu", progress=quiet)
+
+
+def test_components_draw_the_recorded_points_under_their_r_squared(weights_record):
+    values = weights_record.find({"correlation_weight": 0.05}, 0)["values"]["first_component"]
+    axis = figures.components(weights_record, 0.05, 0).axes[0]
+    points = sorted(point for group in axis.collections for point in group.get_offsets().tolist())
+    given = values["points"]
+    assert points == sorted(map(list, zip(given["model_1"], given["model_2"], strict=True)))
+    assert axis.get_title() == f"λ = 0.05: R² = {values['r_squared']:.2f}"
+
+
+def test_what_lambda_does_is_drawn_without_collapsed_pairs_which_are_crosses(weights_record):
+    record = copy.deepcopy(weights_record)
+    alive, dead = (record.find({"correlation_weight": weight}, 0) for weight in (0.0, 0.05))
+    alive["values"]["accuracy"], dead["values"]["accuracy"] = [0.9, 0.8], [0.9, 0.1]
+    top, middle, bottom = figures.correlation_weights(record).axes
+    first = top.lines[0].get_ydata()
+    assert first[0] == pytest.approx(alive["values"]["first_component"]["r_squared"]) and math.isnan(first[1])
+    rates = [summaries.rate(row) for row in alive["values"]["transfer"]]
+    assert middle.lines[0].get_ydata()[0] == pytest.approx(summaries.mean(rates))
+    assert bottom.lines[0].get_ydata()[0] == pytest.approx(0.85)
+    crosses = [line for line in bottom.lines if line.get_marker() == "x"]
+    assert [(line.get_xdata()[0], round(line.get_ydata()[0], 6)) for line in crosses] == [(1, 0.5)]
+
+
+def test_the_trade_off_is_drawn_up_to_the_epoch_that_was_asked_for(dverge_record):
+    epsilon = dverge_record.config["epsilons"][0]
+    course = figures.trade_offs(dverge_record, epsilon)
+    assert list(course) == [tuple(arm) for arm in dverge_record.config["arms"]]
+    for epoch in (0, 2):
+        axis = figures.trade_off(dverge_record, epoch, epsilon).axes[0]
+        trails = [line.get_xydata() for line in axis.lines if line.get_alpha() == 0.5]
+        for trail, points in zip(trails, course.values(), strict=True):
+            assert np.allclose(trail, points[: epoch + 1])
+
+
+def test_a_start_whose_pairs_all_collapsed_is_not_drawn(dverge_record):
+    record = copy.deepcopy(dverge_record)
+    record.trials[0]["values"]["epochs"][0]["accuracy"] = [0.9, 0.1]
+    setting = record.trials[0]["setting"]
+    epsilon = record.config["epsilons"][0]
+    assert (setting["arm"], setting["preset"]) not in figures.trade_offs(record, epsilon)
+    text = figures.STARTS[setting["arm"], setting["preset"]].replace("\n", " ")
+    assert text not in words(figures.trade_off(record, 1, epsilon))

@@ -1,0 +1,786 @@
+"""Pictures that a reader turns: sliders and choices over frames that `figures` draws.
+
+`frames` is the only mechanism. In a built page every frame is drawn beforehand, and a script of a few lines,
+which loads nothing, chooses among them; under them lies a still picture that tells the same without a script
+and in print. Where a reader sits at a kernel, the same controls are ipywidgets, and each frame is drawn when
+it is asked for. Below it, one function for each piece: chapters 1, 4, 5 and 6.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor, nn
+
+from dnabook import attacks, figures, measures, summaries
+from dnabook.autoencoders import Reconstructor
+from dnabook.data import Images
+from dnabook.experiments import pairs, reconstruction
+from dnabook.models import evaluating
+from dnabook.records import Record
+
+DPI = 150  # of the pictures: more than an ordinary screen shows, for those that are finer
+COLOURS = 64  # of a picture's palette: the digits are grey, and the figures have few colours
+
+
+class Frame(NamedTuple):
+    """A picture, and the sentence that says what it shows, with its numbers: alt text and caption in one."""
+
+    figure: Figure
+    sentence: str
+
+
+class Control(NamedTuple):
+    """What a reader sets: a label, the values it takes, and how each value is written.
+
+    kind: "range", a slider, or "choice", radio buttons.
+    """
+
+    label: str
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+    kind: str = "range"
+
+
+def slider(label: str, values: Sequence[Any], text: str = "{:g}") -> Control:
+    """A slider over values in their order, each written by the format `text`."""
+    return Control(label, tuple(values), tuple(text.format(value) for value in values))
+
+
+def choice(label: str, options: Mapping[str, Any]) -> Control:
+    """Radio buttons: one for each text, standing for its value."""
+    return Control(label, tuple(options.values()), tuple(options), "choice")
+
+
+def frames(
+    name: str,
+    draw: Callable[..., Frame],
+    controls: Sequence[Control],
+    *,
+    still: Callable[[], Frame],
+    start: Sequence[int] | None = None,
+) -> Any:
+    """The frames that `draw` gives for every combination of the controls' values, to be moved through.
+
+    name    of the piece, in small letters and hyphens, unique on its page.
+    draw    is called with one value of each control, in their order.
+    still   gives the picture that stands for the whole piece where nothing can be moved.
+    start   the position of each control at first; None: the first of each.
+
+    Returns `Frames`, or an `ipywidgets.VBox` where `live()`; either shows itself at the end of a cell.
+    Raises ValueError for a name of other letters, for no control, for a control without label or values or
+    with a start outside them, for a frame without a sentence, and for frames that say the same.
+    """
+    start = (0,) * len(controls) if start is None else tuple(start)
+    _check(name, controls, start)
+    if live():
+        return _panel(draw, controls, start)
+    drawn = [draw(*values) for values in itertools.product(*(c.values for c in controls))]
+    beneath = still()
+    sentences = [frame.sentence for frame in (*drawn, beneath)]
+    if not all(sentence.strip() for sentence in sentences):
+        raise ValueError(f"every frame of {name!r} needs a sentence: it is the picture's alt text")
+    if len(set(sentences)) < len(sentences):
+        twice = next(s for s in sentences if sentences.count(s) > 1)
+        raise ValueError(f"two frames of {name!r} say the same: {twice!r}")
+    return Frames(name, tuple(controls), start, tuple(map(_picture, drawn)), _picture(beneath))
+
+
+def _check(name: str, controls: Sequence[Control], start: tuple[int, ...]) -> None:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"a piece's name is made of small letters, digits and hyphens, got {name!r}")
+    if not controls:
+        raise ValueError(f"{name!r} has no control: there is nothing to move")
+    if len(start) != len(controls):
+        raise ValueError(f"{name!r} needs one start for each of {len(controls)} controls, got {start}")
+    for control, at in zip(controls, start, strict=True):
+        if not control.label.strip():
+            raise ValueError(f"a control of {name!r} has no label")
+        if not control.values:
+            raise ValueError(f"the control {control.label!r} has no values")
+        if len(control.texts) != len(control.values):
+            raise ValueError(f"the control {control.label!r} needs one text for each value")
+        if not 0 <= at < len(control.values):
+            raise ValueError(
+                f"the control {control.label!r} has {len(control.values)} values, cannot start at {at}"
+            )
+
+
+def live() -> bool:
+    """Whether a reader sits at the kernel and ipywidgets are there: in Jupyter, Colab or an editor.
+
+    Such a front end can ask its reader for input, and says so with every cell that it runs. What runs a
+    notebook on its own (the book's build, nbmake, nbconvert) cannot. $DNABOOK_WIDGETS, "live" or "static",
+    decides instead where it is set.
+    """
+    wanted = os.environ.get("DNABOOK_WIDGETS", "")
+    if wanted not in ("", "live", "static"):
+        raise ValueError(f"DNABOOK_WIDGETS is live or static, got {wanted!r}")
+    if wanted == "static" or find_spec("ipywidgets") is None:
+        return False
+    return wanted == "live" or _asks_its_reader()
+
+
+def _asks_its_reader() -> bool:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
+
+
+# --- Pictures in a page --------------------------------------------------------------------------
+
+
+class Picture(NamedTuple):
+    """A WebP as a data URI, its size in pixels of the page, and its alt text."""
+
+    source: str
+    width: int
+    height: int
+    sentence: str
+
+    def tag(self) -> str:
+        """The picture as HTML, never wider than its column."""
+        return (
+            f'<img src="{self.source}" alt="{html.escape(self.sentence)}" width="{self.width}" '
+            f'height="{self.height}" style="max-width: 100%; height: auto">'
+        )
+
+
+def _picture(frame: Frame) -> Picture:
+    """The frame as a small WebP: a palette without loss; the same bytes whenever it is drawn."""
+    figure = frame.figure
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    file = io.BytesIO()
+    few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    few.convert("RGB").save(file, format="WEBP", lossless=True)
+    source = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    return Picture(source, image.width * 96 // DPI, image.height * 96 // DPI, frame.sentence)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Drawn frames and the controls that choose among them, as HTML that needs no kernel and no other file.
+
+    pictures: one for each combination of the controls' values, the last control changing fastest.
+    """
+
+    name: str
+    controls: tuple[Control, ...]
+    start: tuple[int, ...]
+    pictures: tuple[Picture, ...]
+    still: Picture
+
+    @property
+    def strides(self) -> list[int]:
+        """How many frames one step of each control passes over."""
+        sizes = [len(control.values) for control in self.controls]
+        return [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+
+    def at(self, positions: Sequence[int]) -> Picture:
+        """The frame at a position of each control."""
+        return self.pictures[sum(s * p for s, p in zip(self.strides, positions, strict=True))]
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self.pictures)} frames>\n{self.still.sentence}"
+
+    def _repr_html_(self) -> str:
+        """The controls and the first frame, which only the script reveals, and the still picture beneath."""
+        first = self.at(self.start)
+        fields = "\n".join(
+            _field(f"{self.name}-{i}", control, at)
+            for i, (control, at) in enumerate(zip(self.controls, self.start, strict=True))
+        )
+        return f"""<div class="dnabook-frames" id="{self.name}" data-piece="{self.name}">
+<div class="dnabook-play" hidden>
+<div class="dnabook-controls">
+{fields}
+</div>
+{first.tag()}
+<p class="dnabook-sentence" role="status">{html.escape(first.sentence)}</p>
+</div>
+<div class="dnabook-still">
+{self.still.tag()}
+<p class="dnabook-sentence">{html.escape(self.still.sentence)}</p>
+</div>
+<script>{self.script()}</script>
+</div>"""
+
+    def script(self) -> str:
+        """What runs in the page: it shows the frame that the controls choose, and says so."""
+        sources = list(dict.fromkeys(picture.source for picture in self.pictures))
+        place = {source: i for i, source in enumerate(sources)}
+        found = {
+            "name": self.name,
+            "strides": self.strides,
+            "texts": [control.texts for control in self.controls],
+            "sources": sources,
+            "frames": [[place[picture.source], picture.sentence] for picture in self.pictures],
+        }
+        data = json.dumps(found, ensure_ascii=False).replace("<", "\\u003c")
+        return f"({SCRIPT.strip()})({data});"
+
+
+def _field(group: str, control: Control, at: int) -> str:
+    label, text = html.escape(control.label), html.escape(control.texts[at])
+    if control.kind == "range":
+        return (
+            f'<label class="dnabook-field"><span>{label}</span>'
+            f'<input type="range" min="0" max="{len(control.values) - 1}" step="1" value="{at}" '
+            f'aria-valuetext="{text}" {INPUT}><b aria-hidden="true">{text}</b></label>'
+        )
+    buttons = "".join(
+        f'<label><input type="radio" name="{group}" value="{i}" {INPUT}'
+        f"{' checked' * (i == at)}> {html.escape(option)}</label>"
+        for i, option in enumerate(control.texts)
+    )
+    return f'<fieldset class="dnabook-field"><legend>{label}</legend>{buttons}</fieldset>'
+
+
+# A reload begins at the start again; JupyterLab leaves the keys to the input.
+INPUT = 'autocomplete="off" data-lm-suppress-shortcuts="true"'
+
+SCRIPT = """
+function (data) {
+  document.querySelectorAll('[data-piece="' + data.name + '"]:not([data-ready])').forEach(function (piece) {
+    var play = piece.querySelector(".dnabook-play"), image = play.querySelector("img");
+    var fields = play.querySelectorAll(".dnabook-field"), sentence = play.querySelector(".dnabook-sentence");
+    function show() {
+      var at = 0;
+      fields.forEach(function (field, i) {
+        var range = field.querySelector("input[type=range]");
+        var value = Number((range || field.querySelector("input:checked")).value);
+        if (range) {
+          range.setAttribute("aria-valuetext", data.texts[i][value]);
+          field.querySelector("b").textContent = data.texts[i][value];
+        }
+        at += data.strides[i] * value;
+      });
+      var frame = data.frames[at];
+      image.src = data.sources[frame[0]];
+      image.alt = sentence.textContent = frame[1];
+    }
+    piece.addEventListener("input", show);
+    piece.setAttribute("data-ready", "");
+    play.hidden = false;
+    piece.querySelector(".dnabook-still").hidden = true;
+    show();
+  });
+}
+"""
+
+
+# --- The same, live ------------------------------------------------------------------------------
+
+
+def _panel(draw: Callable[..., Frame], controls: Sequence[Control], start: tuple[int, ...]) -> Any:
+    """The controls as ipywidgets over the frame that they choose, drawn when it is chosen."""
+    import ipywidgets
+
+    kinds = {"range": ipywidgets.SelectionSlider, "choice": ipywidgets.RadioButtons}
+    fields = []
+    for control, at in zip(controls, start, strict=True):
+        options = list(zip(control.texts, range(len(control.values)), strict=True))
+        field = kinds[control.kind](options=options, value=at, description=control.label, style=WIDE)
+        if control.kind == "range":
+            field.continuous_update = False
+        fields.append(field)
+    picture = ipywidgets.HTML()
+
+    def show(_: Any = None) -> None:
+        chosen = (c.values[field.value] for c, field in zip(controls, fields, strict=True))
+        picture.value = _shown(draw(*chosen))
+
+    for field in fields:
+        field.observe(show, "value")
+    show()
+    return ipywidgets.VBox([*fields, picture])
+
+
+WIDE = {"description_width": "initial"}
+
+
+def _shown(frame: Frame) -> str:
+    return f"{_picture(frame).tag()}<p>{html.escape(frame.sentence)}</p>"
+
+
+class Note(NamedTuple):
+    """A line that stands in the page in place of what only runs live."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return f'<p class="dnabook-note">{html.escape(self.text)}</p>'
+
+
+# --- Chapter 1: a digit under attack -------------------------------------------------------------
+
+EPSILONS = tuple(i / 50 for i in range(11))  # 0 to 0.20
+
+
+def digit_under_attack(
+    models: pairs.Pair, digit: Images, *, epsilons: Sequence[float] = EPSILONS, steps: int = 20
+) -> Any:
+    """One digit, attacked through model 1 by FGSM or PGD in ℓ∞, and how sure both models are of each class.
+
+    models: two classifiers of (N, 1, 28, 28) with ten classes.  digit: `Images` of length 1.
+    """
+    names = {"FGSM": "fgsm-linf", "PGD": "pgd-linf"}
+
+    @functools.lru_cache
+    def attacked(name: str, epsilon: float) -> tuple[Tensor, Tensor]:
+        return _attacked(models, digit, name, epsilon, steps)
+
+    def draw(name: str, epsilon: float) -> Frame:
+        image, shares = attacked(name, epsilon)
+        title = f"{figures.ATTACKS[name]}\nε = {epsilon:.2f}"
+        sentence = f"{figures.ATTACKS[name]} on model 1 at ε = {epsilon:.2f}: {_readings(shares)}."
+        return Frame(figures.probabilities(image[0], shares, title), sentence)
+
+    def still() -> Frame:
+        label = int(digit.y)
+        few = [epsilons[round(i * (len(epsilons) - 1) / 4)] for i in range(5)]
+        images = torch.cat([attacked("pgd-linf", epsilon)[0] for epsilon in few])
+        titles = [f"ε = {epsilon:.2f}" for epsilon in few]
+        all_shares = {  # (2, 10, len(epsilons))
+            text: torch.stack([attacked(name, epsilon)[1] for epsilon in epsilons], 2)
+            for text, name in names.items()
+        }
+        said = "; ".join(
+            f"{text}: {_first_misread(shares, label, epsilons)}" for text, shares in all_shares.items()
+        )
+        sentence = (
+            f"A {label} under growing ε, attacked through model 1, and when it is first misread. {said}."
+        )
+        courses = {text: shares[:, label] for text, shares in all_shares.items()}
+        return Frame(figures.attack_course(images, titles, epsilons, courses), sentence)
+
+    controls = [choice("attack", names), slider("strength ε", epsilons, "{:.2f}")]
+    return frames("digit-under-attack", draw, controls, still=still, start=(0, len(epsilons) // 2))
+
+
+def _attacked(
+    models: pairs.Pair, digit: Images, name: str, epsilon: float, steps: int
+) -> tuple[Tensor, Tensor]:
+    """The digit (1, 1, 28, 28) attacked through model 1, and both models' probabilities, (2, 10)."""
+    how = pairs.attack(name, epsilon, digit, steps=steps, seed=0)
+    x_adv = attacks.craft(how, models[0], digit.x, digit.y)
+    with torch.no_grad(), evaluating(*models):
+        return x_adv, torch.cat([model(x_adv).softmax(1) for model in models])
+
+
+def _readings(shares: Tensor) -> str:
+    """ "model 1 reads 3 (81 %), model 2 reads 7 (64 %)" of probabilities (2, 10)."""
+    best = shares.max(1)
+    return ", ".join(
+        f"model {number} reads {int(answer)} ({summaries.percent(float(share))})"
+        for number, (share, answer) in enumerate(zip(best.values, best.indices, strict=True), 1)
+    )
+
+
+def _first_misread(shares: Tensor, label: int, epsilons: Sequence[float]) -> str:
+    """ "by model 1 at ε = 0.08, by model 2 never" of probabilities (2, 10, len(epsilons))."""
+    parts = []
+    for number, wrong in enumerate((shares.argmax(1) != label).tolist(), 1):
+        at = next(
+            (f"at ε = {e:.2f}" for e, is_wrong in zip(epsilons, wrong, strict=True) if is_wrong), "never"
+        )
+        parts.append(f"by model {number} {at}")
+    return ", ".join(parts)
+
+
+# --- Chapter 4: which digits fool whom, and λ as a dial ------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """What an attack through model 1 did to N images: what both models answer and what they got right before.
+
+    x_adv: (N, 1, 28, 28);  answers: (2, N);  before: (2, N), whether the clean image was read rightly.
+    """
+
+    x_adv: Tensor
+    y: Tensor
+    answers: Tensor
+    before: Tensor
+
+    def fate(self, i: int) -> str:
+        """The key of `figures.OUTCOMES` for image i."""
+        if not self.before[:, i].all():
+            return "misread before"
+        fate = {(0, 0): "fools neither", (1, 0): "fools model 1 only", (0, 1): "fools model 2 only"}
+        wrong = (self.answers[:, i] != self.y[i]).tolist()
+        return fate.get((int(wrong[0]), int(wrong[1])), "fools both")
+
+    def counts(self) -> tuple[int, int, int]:
+        """Images that fool both, that fool model 1, and all; of those that both read rightly before."""
+        before = self.before.all(0)
+        first, second = (self.answers != self.y) & before
+        return int((first & second).sum()), int(first.sum()), int(before.sum())
+
+    def rate(self) -> float:
+        """The conditioned transfer rate from model 1 to model 2; nan when nothing fools model 1."""
+        both, source, _ = self.counts()
+        return both / source if source else math.nan
+
+
+def pair_explorer(
+    models: Mapping[str, pairs.Pair],
+    images: Images,
+    *,
+    epsilons: Sequence[float] = (0.0, 0.05, 0.10, 0.15, 0.20),
+    steps: int = 20,
+    shown: int = 15,
+) -> Any:
+    """Which attacked digits fool model 1, and which of those model 2, for named pairs and all four attacks.
+
+    images: attacked through model 1 and counted; the first `shown` are drawn, each with its label and both
+    models' answers. The rate counts only images that both models read rightly before the attack.
+    """
+
+    @functools.lru_cache
+    def outcome(pair: str, name: str, epsilon: float) -> Outcome:
+        how = pairs.attack(name, epsilon, images, steps=steps, seed=0)
+        x_adv = attacks.craft(how, models[pair][0], images.x, images.y)
+        answers, clean = (
+            torch.stack([measures.predictions(model, x) for model in models[pair]]) for x in (x_adv, images.x)
+        )
+        return Outcome(x_adv, images.y, answers, clean == images.y)
+
+    def draw(pair: str, name: str, epsilon: float) -> Frame:
+        found = outcome(pair, name, epsilon)
+        few = range(min(shown, len(images)))
+        titles = [f"{int(found.y[i])}: {int(found.answers[0, i])}, {int(found.answers[1, i])}" for i in few]
+        both, source, n = found.counts()
+        rate = f", a transfer rate of {summaries.percent(found.rate())}" if source else ""
+        sentence = (
+            f"{figures.ATTACKS[name]} on model 1 of the {pair} pair at ε = {epsilon:.2f}: of {n} "
+            f"digits that both models read rightly before, {source} fool model 1, and {both} of these fool "
+            f"model 2 too{rate}."
+        )
+        return Frame(figures.fooled(found.x_adv[:shown], titles, [found.fate(i) for i in few]), sentence)
+
+    def still() -> Frame:
+        rates = {
+            name: {pair: [outcome(pair, name, e).rate() for e in epsilons] for pair in models}
+            for name in figures.ATTACKS
+        }
+        middle = len(epsilons) // 2
+        each = [
+            f"{figures.ATTACKS[name]}: "
+            + ", ".join(f"{_share(values[middle])} ({pair})" for pair, values in by_pair.items())
+            for name, by_pair in rates.items()
+        ]
+        sentence = f"Transfer from model 1 to model 2 at ε = {epsilons[middle]:.2f}. {'; '.join(each)}."
+        return Frame(figures.explored(rates, epsilons), sentence)
+
+    controls = [
+        choice("pair", {pair: pair for pair in models}),
+        choice("attack", {text: name for name, text in figures.ATTACKS.items()}),
+        slider("strength ε", epsilons, "{:.2f}"),
+    ]
+    start = (0, list(figures.ATTACKS).index("pgd-linf"), len(epsilons) // 2)
+    return frames("pair-explorer", draw, controls, still=still, start=start)
+
+
+def _share(rate: float) -> str:
+    return "nothing to count" if math.isnan(rate) else summaries.percent(rate)
+
+
+def correlation_dial(record: Record) -> Any:
+    """The scatter of Figure 2 with λ as a dial, for every seed of a record of `correlation_weights`."""
+    weights, seeds = tuple(record.config["weights"]), record.whole_seeds
+
+    def draw(seed: int, weight: float) -> Frame:
+        values = record.find({"correlation_weight": weight}, seed)["values"]
+        forth, back = (row["heldout"] for row in values["predictability"])
+        rate = summaries.mean([summaries.rate(row) for row in values["transfer"]])
+        accuracy = [summaries.percent(share) for share in values["accuracy"]]
+        lost = [i for i, share in enumerate(values["accuracy"], 1) if share < summaries.LEARNED]
+        note = f" Model {lost[0]} has collapsed: this pair says nothing about transfer." if lost else ""
+        first = _number(values["first_component"]["r_squared"])
+        sentence = (
+            f"λ = {weight:g}, pair {seed + 1}: R² of the first components {first}, of all features, held "
+            f"out, {_number(forth)} from model 1 to 2 and {_number(back)} back. PGD-ℓ∞ at "
+            f"ε = {record.config['epsilon']:.2f} transfers in {_share(rate)}. The models read {accuracy[0]} "
+            f"and {accuracy[1]} of the test digits rightly.{note}"
+        )
+        return Frame(figures.components(record, weight, seed), sentence)
+
+    def still() -> Frame:
+        kept = summaries.healthy(record)
+        ends = (weights[0], weights[-1])
+        first = [kept.values("first_component", "r_squared", correlation_weight=w) for w in ends]
+        rates = [summaries.transfer(kept, correlation_weight=w) for w in ends]
+        accuracy = [summaries.accuracy(kept, correlation_weight=w) for w in ends]
+        broken, of = summaries.collapsed(record)
+        sentence = (
+            f"From λ = {ends[0]:g} to {ends[1]:g}, means over pairs: R² of the first components "
+            f"{' → '.join(_number(summaries.mean(values)) for values in first)}, transfer of PGD-ℓ∞ at "
+            f"ε = {record.config['epsilon']:.2f} {' → '.join(_share(rate.mean) for rate in rates)}, accuracy "
+            f"{' → '.join(_share(share.mean) for share in accuracy)}; {broken} of {of} pairs collapsed."
+        )
+        return Frame(figures.correlation_weights(record), sentence)
+
+    controls = [
+        choice("pair", {str(seed + 1): seed for seed in seeds}),
+        slider("weight λ", weights),
+    ]
+    return frames("correlation-dial", draw, controls, still=still)
+
+
+def _number(value: float) -> str:
+    return "without a value" if math.isnan(value) else f"{value:.2f}"
+
+
+# --- Chapter 5: DVERGE, epoch by epoch -----------------------------------------------------------
+
+
+def dverge_course(record: Record) -> Any:
+    """Transfer against natural accuracy after every epoch of DVERGE, from every start in the record."""
+    last, epsilons = record.config["epochs"], tuple(record.config["epsilons"])
+
+    def sentence(course: Mapping[Any, Any], epoch: int, epsilon: float) -> str:
+        each = [
+            f"{figures.STARTS[start].replace(chr(10), ' ')}: {summaries.percent(points[epoch][1])} and "
+            f"{summaries.percent(points[epoch][0])}"
+            for start, points in course.items()
+        ]
+        when = f"Epoch {epoch}, PGD-ℓ∞ at ε = {epsilon:.2f}"
+        return f"{when}, transfer and natural accuracy. {'; '.join(each)}."
+
+    def draw(epsilon: float, epoch: int) -> Frame:
+        said = sentence(figures.trade_offs(record, epsilon), epoch, epsilon)
+        return Frame(figures.trade_off(record, epoch, epsilon), said)
+
+    def still() -> Frame:
+        middle = epsilons[len(epsilons) // 2]
+        said = sentence(figures.trade_offs(record, middle), last, middle)
+        return Frame(figures.trade_off(record, last, middle), f"From epoch 0 (hollow) to the last. {said}")
+
+    controls = [choice("ε of PGD", {f"{e:.2f}": e for e in epsilons}), slider("epoch", range(last + 1))]
+    return frames("dverge-course", draw, controls, still=still, start=(len(epsilons) // 2, 0))
+
+
+# --- Chapter 6: reconstructions under attack -----------------------------------------------------
+
+
+def reconstructions(
+    model: Reconstructor,
+    images: Images,
+    *,
+    epsilons: Sequence[float] = EPSILONS,
+    steps: int = 20,
+    shown: int = 5,
+) -> Any:
+    """What both paths of a DNA make of digits under PGD-ℓ∞, as printed or with the smaller loss raised.
+
+    images: attacked and counted; the first `shown` are drawn with both reconstructions. Over each column: the
+    label, then what the classifier reads in the first and in the second.
+    """
+    variants = {"as printed (Eq. 10)": "printed", "the smaller loss raised": "corrected"}
+    x, y = images.x, images.y
+
+    @functools.lru_cache
+    def attacked(variant: str, epsilon: float) -> tuple[Tensor, Tensor, dict[str, float]]:
+        generator = torch.Generator().manual_seed(0)
+        objective = attacks.paths(model, y, variant)
+        x_adv = attacks.pgd(objective, x, attacks.Linf(epsilon), steps=steps, generator=generator)
+        logits = measures.in_batches(model, x_adv)
+        shares = {rule: float(f.double().mean()) for rule, f in reconstruction.right(logits, y).items()}
+        return x_adv[:shown], logits[:shown].argmax(2), shares
+
+    def rows(variant: str, epsilon: float) -> dict[str, Tensor]:
+        x_adv, _, _ = attacked(variant, epsilon)
+        with torch.no_grad(), evaluating(model):
+            first, second = model.autoencoder(x_adv)
+        return {"attacked": x_adv, "path 1": first, "path 2": second}
+
+    def draw(variant: str, epsilon: float) -> Frame:
+        _, read, shares = attacked(variant, epsilon)
+        titles = [f"{t}: {a}, {b}" for t, (a, b) in zip(y[:shown].tolist(), read.tolist(), strict=True)]
+        text = next(text for text, value in variants.items() if value == variant)
+        first, second, either = (summaries.percent(shares[rule]) for rule in ("first", "second", "either"))
+        sentence = (
+            f"PGD-ℓ∞, {text}, at ε = {epsilon:.2f}: of {len(images)} digits path 1 reads {first} rightly, "
+            f"path 2 {second}, and {either} are read rightly by one path or the other."
+        )
+        return Frame(figures.images(rows(variant, epsilon), titles, cell=0.72), sentence)
+
+    def still() -> Frame:
+        few = [epsilons[0], epsilons[len(epsilons) // 2], epsilons[-1]]
+        shown_rows = {
+            f"{name}\nε = {epsilon:.2f}": row
+            for epsilon in few
+            for name, row in rows("printed", epsilon).items()
+            if name != "attacked"
+        }
+        either = {
+            text: [summaries.percent(attacked(variant, epsilon)[2]["either"]) for epsilon in few]
+            for text, variant in variants.items()
+        }
+        at = ", ".join(f"{epsilon:.2f}" for epsilon in few)
+        sentence = f"Digits that either path reads rightly at ε = {at}. PGD-ℓ∞ " + "; ".join(
+            f"{text}: {', '.join(values)}" for text, values in either.items()
+        )
+        titles = [str(label) for label in y[:shown].tolist()]
+        return Frame(figures.images(shown_rows, titles, cell=0.72), sentence + ".")
+
+    controls = [choice("PGD", variants), slider("strength ε", epsilons, "{:.2f}")]
+    return frames("reconstructions", draw, controls, still=still, start=(0, len(epsilons) // 2))
+
+
+# --- Any digit, live -----------------------------------------------------------------------------
+
+PAD = """
+<canvas width="28" height="28" role="img" aria-label="Drawing pad: draw a digit with mouse, pen or finger"
+ style="width:196px;height:196px;background:#000;image-rendering:pixelated;touch-action:none;cursor:crosshair"
+ onpointerdown="HANDLE" onpointermove="HANDLE" onpointerup="HANDLE"></canvas>
+<button type="button" onclick="var c=this.parentNode.querySelector('canvas');
+c.getContext('2d').clearRect(0,0,28,28)">clear</button>
+"""
+HANDLE = """
+var c=this, g=c.getContext('2d'), k=28/c.clientWidth, p=[event.offsetX*k, event.offsetY*k];
+if (event.type=='pointerdown') { c.last=p; c.setPointerCapture(event.pointerId); }
+if (!c.last) return;
+g.strokeStyle='#fff'; g.lineWidth=2.4; g.lineCap='round';
+g.beginPath(); g.moveTo(c.last[0],c.last[1]); g.lineTo(p[0]+0.01,p[1]); g.stroke(); c.last=p;
+if (event.type!='pointerup') return;
+c.last=null;
+var d=g.getImageData(0,0,28,28).data, s='';
+for (var i=3; i&lt;d.length; i+=4) s+=(256+d[i]).toString(16).slice(1);
+var t=c.closest('.dnabook-pad').querySelector('textarea');
+t.value=s;
+['input','change'].forEach(function (e) { t.dispatchEvent(new Event(e,{bubbles:true})); });
+"""
+
+
+def live_attack(models: pairs.Pair, images: Images, *, steps: int = 20) -> Any:
+    """Attack a test digit, one that the reader draws or one uploaded as a picture, with any ε up to 0.3.
+
+    models: two classifiers; the first is attacked.  images: test digits to choose from.
+    Returns an `ipywidgets.VBox` where `live()`, else a `Note` that says so. A reader's digit has no label: it
+    is attacked away from what model 1 reads in it.
+    """
+    if not live():
+        return Note("Run this chapter in Colab or Jupyter to attack a digit that you draw or upload here.")
+    import ipywidgets
+
+    digits = [(f"test digit {i + 1}: a {int(label)}", i) for i, label in enumerate(images.y)]
+    which = ipywidgets.Dropdown(
+        options=[*digits, ("drawn", "drawn"), ("uploaded", "uploaded")], description="image"
+    )
+    how = ipywidgets.Dropdown(
+        options=[(text, name) for name, text in figures.ATTACKS.items()], description="attack"
+    )
+    epsilon = ipywidgets.FloatSlider(
+        value=0.1, max=0.3, step=0.01, description="ε", continuous_update=False, style=WIDE
+    )
+    upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="upload")
+    pixels = ipywidgets.Textarea(description="pixels", layout={"display": "none"})
+    canvas = ipywidgets.HTML(PAD.replace("HANDLE", HANDLE.replace("\n", " ").strip()))
+    pad = ipywidgets.VBox([canvas, pixels])
+    pad.add_class("dnabook-pad")
+    picture = ipywidgets.HTML()
+
+    def chosen() -> Images:
+        if not isinstance(which.value, str):
+            return images[which.value : which.value + 1]
+        x = drawn(pixels.value) if which.value == "drawn" else uploaded(upload.value)
+        x = x.to(images.x.device)
+        return replace(images, x=x, y=measures.predictions(models[0], x))
+
+    def show(_: Any = None) -> None:
+        try:
+            digit = chosen()
+        except ValueError as error:
+            picture.value = f"<p>{html.escape(str(error))}</p>"
+            return
+        image, shares = _attacked(models, digit, how.value, epsilon.value, steps)
+        title = f"{figures.ATTACKS[how.value]}\nε = {epsilon.value:.2f}"
+        sentence = f"{figures.ATTACKS[how.value]} on model 1 at ε = {epsilon.value:.2f}: {_readings(shares)}."
+        picture.value = _shown(Frame(figures.probabilities(image[0], shares, title), sentence))
+
+    def switch(name: str) -> Callable[[Any], None]:
+        def to(_: Any) -> None:
+            which.value = name
+            show()
+
+        return to
+
+    pixels.observe(switch("drawn"), "value")
+    upload.observe(switch("uploaded"), "value")
+    for field in (which, how, epsilon):
+        field.observe(show, "value")
+    show()
+    return ipywidgets.VBox([which, how, epsilon, ipywidgets.HBox([pad, upload]), picture])
+
+
+def drawn(pixels: str) -> Tensor:
+    """The pad's pixels, two hexadecimal digits each, as a digit (1, 1, 28, 28) like MNIST's."""
+    if len(pixels) != 2 * 28 * 28:
+        raise ValueError("nothing is drawn yet: draw a digit on the black square")
+    return as_digit(torch.tensor(list(bytes.fromhex(pixels)), device="cpu").reshape(28, 28) / 255)
+
+
+def uploaded(value: Any) -> Tensor:
+    """What a FileUpload of ipywidgets 7 or 8 holds, as a digit (1, 1, 28, 28) like MNIST's."""
+    files = list(value.values()) if isinstance(value, Mapping) else list(value)
+    if not files:
+        raise ValueError("nothing is uploaded yet: choose a picture of one digit")
+    try:
+        with Image.open(io.BytesIO(bytes(files[-1]["content"]))) as image:
+            grey = image.convert("L")
+    except OSError as error:
+        raise ValueError("this file is not a picture that can be read") from error
+    grey.thumbnail((280, 280))
+    return as_digit(torch.tensor(list(grey.tobytes()), device="cpu").reshape(grey.height, grey.width) / 255)
+
+
+def as_digit(image: Tensor) -> Tensor:
+    """A grey picture (H, W) in [0, 1] as MNIST has its digits: light on dark, its longer side of 20 pixels,
+    centred by mass. A light ground, known by its edge, is turned dark. Returns (1, 1, 28, 28).
+
+    Raises ValueError for a picture without contrast.
+    """
+    edge = torch.cat([image[0], image[-1], image[:, 0], image[:, -1]])
+    image = 1 - image if edge.median() > 0.5 else image
+    low, high = image.min(), image.max()
+    if high - low < 0.1:
+        raise ValueError("no digit is to be seen: the picture is all of one grey")
+    image = (image - low) / (high - low)
+    ink = image > 0.25
+    rows, columns = (ink.any(1 - axis).nonzero().flatten() for axis in (0, 1))
+    image = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = 20 / max(image.shape)
+    size = [max(1, round(side * scale)) for side in image.shape]
+    small = nn.functional.interpolate(image[None, None], size, mode="bilinear", antialias=True)[0, 0]
+    heights, widths = (torch.arange(side, device="cpu") for side in size)
+    mass = small.sum()
+    centre = (small.sum(1) @ heights.float() / mass, small.sum(0) @ widths.float() / mass)
+    top, left = (
+        min(max(round(13.5 - float(at)), 0), 28 - side) for at, side in zip(centre, size, strict=True)
+    )
+    digit = torch.zeros(1, 1, 28, 28, device="cpu")
+    digit[0, 0, top : top + size[0], left : left + size[1]] = small.clamp(0, 1)
+    return digit
