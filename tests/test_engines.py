@@ -110,16 +110,7 @@ def test_a_cluster_takes_one_device_for_all_jobs(engine):
 # --- Calls on this machine -----------------------------------------------------------------------
 
 
-def twice(x, device):
-    print("this is no part of the answer")
-    return 2 * x
-
-
-def test_every_call_gives_its_own_result():
-    assert calls_of(twice, 3, "ab", [1])[0] == {0: 6, 1: "abab", 2: [1, 1]}
-
-
-def no_calls():
+def no_calls(*_):
     raise AssertionError
 
 
@@ -128,16 +119,16 @@ def test_nothing_to_call_gives_nothing():
 
 
 def surroundings(x, device):
-    return os.getpid(), os.getppid(), torch.get_num_threads(), os.environ.get("DNABOOK_TEST"), device
+    print("this is no part of the answer")
+    return x, os.getpid(), os.getppid(), torch.get_num_threads(), os.environ.get("DNABOOK_TEST"), device
 
 
-def test_every_call_has_a_process_its_threads_and_our_settings(monkeypatch):
+def test_every_call_has_its_result_a_process_its_threads_and_our_settings(monkeypatch):
     monkeypatch.setenv("DNABOOK_TEST", "passed on")
-    found = calls_of(surroundings, 1, 2, 3, threads=3)[0].values()
-    assert len({process for process, *_ in found} | {os.getpid()}) == 4
-    assert {rest for _, *rest in map(tuple, found) for rest in [tuple(rest)]} == {
-        (os.getpid(), 3, "passed on", None)
-    }
+    found = calls_of(surroundings, 3, "ab", [1], threads=3)[0]
+    assert {index: result[0] for index, result in found.items()} == {0: 3, 1: "ab", 2: [1]}
+    assert len({os.getpid(), *(result[1] for result in found.values())}) == 4
+    assert {result[2:] for result in found.values()} == {(os.getpid(), 3, "passed on", None)}
 
 
 def interval(place, device):
@@ -276,7 +267,7 @@ def test_a_cluster_that_runs_already_is_joined_by_its_address_and_left_running(m
         monkeypatch.setenv("DNABOOK_TEST", "ours")
         address = cluster.scheduler_address
         found, _ = calls_of(surroundings, 1, engine="dask", address=address)
-        assert found[0][3] == "the worker's" and found[0][1] != os.getpid()
+        assert found[0][4] == "the worker's" and found[0][2] != os.getpid()
         with distributed.Client(address) as client:
             assert client.submit(sum, [1, 2]).result() == 3
 
@@ -288,7 +279,7 @@ def test_a_cluster_that_does_not_answer_stops_with_one_line(engine, address, mon
     needs(engine)
     monkeypatch.setattr(engines, "PATIENCE", 1)
     with pytest.raises(ValueError, match=f"no {engine.title()} cluster answers at {address}") as stop:
-        calls_of(twice, 1, engine=engine, address=address)
+        calls_of(surroundings, 1, engine=engine, address=address)
     assert len(str(stop.value).splitlines()) == 1
 
 
@@ -382,20 +373,22 @@ def tiny(monkeypatch, tmp_path, results_in):
     return make
 
 
-def test_a_killed_process_loses_only_its_trial_and_running_again_completes_the_record(tiny):
+def test_a_killed_process_loses_only_its_trial_and_running_again_completes_the_record(tiny, monkeypatch):
     tiny.fuse.touch()
     with pytest.raises(records.MissingTrials) as stop:
-        tiny(jobs=2, seeds=[0, 1])
-    message = str(stop.value)
-    assert message.startswith("parameter_distance (smoke) lacks 1 of the 4 trials that were to run: seed ")
-    assert "target_distance 1000 (its process was ended by SIGKILL" in message
-    assert message.endswith("The others are saved; run again to complete the record")
-    kept = records.load("parameter_distance", "smoke").trials
-    assert len(kept) == 3
-    record = tiny(jobs=2, seeds=[0, 1])
-    assert len(record.trials) == 4 and all(trial in record.trials for trial in kept)
+        tiny(jobs=2)
+    assert str(stop.value) == (
+        "parameter_distance (smoke) lacks 1 of the 2 trials that were to run: seed 0, target_distance 1000 "
+        "(its process was ended by SIGKILL, perhaps for want of memory). "
+        "The others are saved; run again to complete the record"
+    )
+    (kept,) = records.load("parameter_distance", "smoke").trials
+    record = tiny(jobs=2)
+    assert len(record.trials) == 2 and kept in record.trials
+    monkeypatch.setattr(engines, "results", no_calls)
+    assert tiny(jobs=2) == record  # a complete record starts nothing
     tiny.into("compared")
-    assert values_of(tiny(seeds=[0, 1])) == values_of(record)
+    assert values_of(tiny()) == values_of(record)
 
 
 def test_the_message_names_three_trials_and_counts_the_others(tiny, monkeypatch):
@@ -408,18 +401,7 @@ def test_the_message_names_three_trials_and_counts_the_others(tiny, monkeypatch)
     )
 
 
-def test_weights_and_checkpoints_of_parallel_trials_are_kept(tiny):
-    record = tiny(jobs=2)
-    found = records.weights(record)
-    checkpoints = list((data.cache_folder() / "checkpoints").iterdir())
-    assert set(found) == {"model_None", "model_1000"} and len(checkpoints) == 2
-    tiny.into("compared")
-    for name, weights in records.weights(tiny()).items():
-        for key, value in weights.items():
-            assert value.equal(found[name][key])
-
-
-def test_the_bar_counts_finished_trials(tiny):
+def test_parallel_trials_keep_weights_and_checkpoints_and_the_bar_counts_those_that_are_saved(tiny):
     seen = []
 
     def progress(iterable, description=""):
@@ -429,14 +411,15 @@ def test_the_bar_counts_finished_trials(tiny):
             yield item
         seen.append(len(records.load("parameter_distance", "smoke").trials))
 
-    tiny(jobs=2, progress=progress)
+    record = tiny(device=None, devices=["cpu", "cpu"], progress=progress)
     assert seen == [0, 1, 2]
-
-
-def test_trials_run_on_the_devices_and_a_complete_record_starts_nothing(tiny, monkeypatch):
-    assert len(tiny(device=None, devices=["cpu", "cpu"]).trials) == 2
-    monkeypatch.setattr(engines, "results", no_calls)
-    assert len(tiny(jobs=2).trials) == 2
+    found = records.weights(record)
+    checkpoints = list((data.cache_folder() / "checkpoints").iterdir())
+    assert set(found) == {"model_None", "model_1000"} and len(checkpoints) == 2
+    tiny.into("compared")
+    for name, weights in records.weights(tiny()).items():
+        for key, value in weights.items():
+            assert value.equal(found[name][key])
 
 
 @pytest.mark.parametrize(
