@@ -40,7 +40,8 @@ SLIDER = """<div class="dnabook-frames"><img id="picture" src="{before}" alt="{a
 PAGES = {
     "sound": (
         f'<h1 id="top">Sound</h1><img src="{PIXEL.format("red")}" alt="{ALT}">'
-        '<p>It costs $5. <a href="#top">Up</a>, <a href="anchor.html">on</a>, <code>$$x$$</code></p>'
+        '<p>It costs $5, or $HOME, else $XDG. <a href="#top">Up</a>, <a href="anchor.html">on</a>, '
+        "<code>$$x$$</code></p>"
         '<div style="overflow-x: auto" tabindex="0"><div style="width: 900px">It scrolls</div></div>'
         + SLIDER.format(before=PIXEL.format("red"), after=PIXEL.format("blue"), alt=ALT, state=""),
         set(),

@@ -6,6 +6,8 @@ page. The book does not use Thebe, so its files go, and no script stands twice.
 
 Links: a cell that displays Markdown links to another chapter by its file, `02_parametric_distance.md`, which
 is right in a notebook server. Sphinx resolves such links in the text alone; here those in outputs follow.
+
+Roles: docutils calls the citations a list, and its entries something else than list items; the role goes.
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ def tidy(app: Any, pagename: str, templatename: str, context: dict[str, Any], do
         if kind in context:
             context[kind] = tidied(context[kind])
     if "body" in context:
-        context["body"] = linked(context["body"], pagename, app.env.found_docs)
+        body = linked(context["body"], pagename, app.env.found_docs)
+        context["body"] = body.replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
 
 
 def setup(app: Any) -> dict[str, bool]:
