@@ -246,6 +246,13 @@ def test_tidied_pages_carry_no_thebe_and_no_script_twice():
     assert tidy_page.tidied(["a.css", "_static/sphinx-thebe.css", "a.css"]) == ["a.css"]
 
 
+def test_the_list_of_modules_becomes_one_list_with_all_its_items():
+    nested = "<h1>All</h1>\n<ul><li>a</li>\n<ul><li>a.b</li>\n</ul><li>c</li>\n</ul>\n"
+    flat = tidy_page.one_list(nested)
+    assert flat.count("<ul>") == flat.count("</ul>") == 1 and flat.count("<li>") == 3
+    assert flat.startswith("<h1>All</h1>") and tidy_page.one_list("<p>none</p>") == "<p>none</p>"
+
+
 def test_links_in_outputs_to_the_text_of_another_page_lead_to_the_page():
     pages = {"book/intro", "book/02_b"}
     body = '<a href="02_b.md">2</a><a href="02_b.md#x">x</a><a href="gone.md">-</a><a href="http://h/02_b.md">h</a>'

@@ -206,7 +206,8 @@ def sitemap_faults(site: Site) -> list[Fault]:
         return [Fault("sitemap.xml", "sitemap", "missing")]
     listed = re.findall(r"<loc>(.*?)</loc>", (site.folder / "sitemap.xml").read_text(encoding="utf-8"))
     paths = {url.removeprefix(site.baseurl) for url in listed}
-    wanted = {page for page in site.pages() if page not in NOT_READ and not redirect(site.folder / page)}
+    pages = {page for page in site.pages() if page not in NOT_READ and not page.startswith("_modules/")}
+    wanted = {page for page in pages if not redirect(site.folder / page)}
     faults = [Fault("sitemap.xml", "sitemap", f"forgets {page}") for page in sorted(wanted - paths)]
     return faults + [Fault("sitemap.xml", "sitemap", f"lists {p}, no page") for p in sorted(paths - wanted)]
 
