@@ -46,7 +46,7 @@ def linked(body: str, pagename: str, pages: Container[str]) -> str:
 
 
 def one_list(body: str) -> str:
-    """The list of modules in one: Sphinx puts the list of a package's modules between items, which is no HTML."""
+    """The modules in one list: Sphinx puts that of a package between items of another, no HTML."""
     before, *rest = re.split(r"</?ul>", body)
     return f"{before}<ul>{''.join(rest)}</ul>" if rest else body
 
