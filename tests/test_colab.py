@@ -65,9 +65,8 @@ def colab(tmp_path):
     """A Python like Colab's: google.colab, torch and all else, and no dnabook. Returns its path."""
     environment = tmp_path / "colab"
     venv.create(environment, with_pip=False, symlinks=True)
-    packages = Path(
-        sysconfig.get_path("purelib", "venv", {"base": str(environment), "platbase": str(environment)})
-    )
+    bases = {"base": str(environment), "platbase": str(environment)}
+    packages = Path(sysconfig.get_path("purelib", "posix_prefix", bases))
     for own in {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}:
         for entry in own.iterdir():
             if "dnabook" not in entry.name and not (packages / entry.name).exists():

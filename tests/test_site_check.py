@@ -40,7 +40,8 @@ SLIDER = """<div class="dnabook-frames"><img id="picture" src="{before}" alt="{a
 PAGES = {
     "sound": (
         f'<h1 id="top">Sound</h1><img src="{PIXEL.format("red")}" alt="{ALT}">'
-        '<p>It costs $5. <a href="#top">Up</a>, <a href="anchor.html">on</a>, <code>$$x$$</code></p>'
+        '<p>It costs $5, or $HOME, else $XDG. <a href="#top">Up</a>, <a href="anchor.html">on</a>, '
+        "<code>$$x$$</code></p>"
         '<div style="overflow-x: auto" tabindex="0"><div style="width: 900px">It scrolls</div></div>'
         + SLIDER.format(before=PIXEL.format("red"), after=PIXEL.format("blue"), alt=ALT, state=""),
         set(),
@@ -243,6 +244,13 @@ def test_tidied_pages_carry_no_thebe_and_no_script_twice():
     thebe = [Asset("_static/sphinx-thebe.js"), Asset("", 'const THEBE_JS_URL = "u"')]
     assert tidy_page.tidied([first, *thebe, inline, again, first]) == [first, inline]
     assert tidy_page.tidied(["a.css", "_static/sphinx-thebe.css", "a.css"]) == ["a.css"]
+
+
+def test_the_list_of_modules_becomes_one_list_with_all_its_items():
+    nested = "<h1>All</h1>\n<ul><li>a</li>\n<ul><li>a.b</li>\n</ul><li>c</li>\n</ul>\n"
+    flat = tidy_page.one_list(nested)
+    assert flat.count("<ul>") == flat.count("</ul>") == 1 and flat.count("<li>") == 3
+    assert flat.startswith("<h1>All</h1>") and tidy_page.one_list("<p>none</p>") == "<p>none</p>"
 
 
 def test_links_in_outputs_to_the_text_of_another_page_lead_to_the_page():

@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ PHONE, DESK, SHEET = (
     {"width": 1300, "height": 900},
     {"width": 718, "height": 1000},
 )
+BROWSERS = 2  # at once: one a core of a small machine
 WORDS_OF_ALT = 6  # fewer name a figure; a finding is a sentence
 NOT_READ = {"search.html", "genindex.html", "py-modindex.html", "404.html"}  # pages that no sitemap lists
 
@@ -75,7 +77,7 @@ class Site:
 
     def pages(self) -> list[str]:
         found = (file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*.html"))
-        return sorted(page for page in found if not page.startswith("_"))
+        return sorted(page for page in found if not page.startswith(("_static/", "_sources/", "_downloads/")))
 
 
 def configured(folder: Path, root: Path = ROOT) -> Site:
@@ -204,7 +206,8 @@ def sitemap_faults(site: Site) -> list[Fault]:
         return [Fault("sitemap.xml", "sitemap", "missing")]
     listed = re.findall(r"<loc>(.*?)</loc>", (site.folder / "sitemap.xml").read_text(encoding="utf-8"))
     paths = {url.removeprefix(site.baseurl) for url in listed}
-    wanted = {page for page in site.pages() if page not in NOT_READ and not redirect(site.folder / page)}
+    pages = {page for page in site.pages() if page not in NOT_READ and not page.startswith("_modules/")}
+    wanted = {page for page in pages if not redirect(site.folder / page)}
     faults = [Fault("sitemap.xml", "sitemap", f"forgets {page}") for page in sorted(wanted - paths)]
     return faults + [Fault("sitemap.xml", "sitemap", f"lists {p}, no page") for p in sorted(paths - wanted)]
 
@@ -223,7 +226,7 @@ LOOK = r"""() => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const text = walk.currentNode.data;
-    const raw = /\$\$|\\\(|\\\[|\\begin\{|\$[^$\s][^$\n]*\$/.test(text);
+    const raw = /\$\$|\\\(|\\\[|\\begin\{|\$[^$\s]([^$\n]*[^$\s])?\$(?!\w)/.test(text);
     if (raw && !walk.currentNode.parentElement.closest(skip))
       bare.push(text.trim().slice(0, 80));
   }
@@ -235,7 +238,7 @@ LOOK = r"""() => {
     images: [...document.images].map(i => ({
       alt: i.getAttribute('alt'), source: (i.currentSrc || i.src).slice(0, 120).split('/').pop(),
       loaded: i.complete && i.naturalWidth > 0,
-      decorative: !!i.closest('.dropdown-menu') || (i.alt === '' && i.role === 'presentation'),
+      decorative: i.matches('.dropdown-menu img, .toggler, [alt=""][role=presentation]'),
     })),
     card: (document.querySelector('meta[property="og:image"]') || {}).content || null,
     undrawn: [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container'))
@@ -347,7 +350,7 @@ class Reader:
         tab.on("response", lambda got: got.status >= 400 and add("request", f"{got.status} for {got.url}"))
 
     def shoot(self, tab: Any, page: str, name: str) -> None:
-        if self.shots:
+        if self.shots and not page.startswith("_modules/"):  # of source code no picture is needed
             file = self.shots / f"{page.removesuffix('.html').replace('/', '-')}-{name}.png"
             tab.screenshot(path=file, full_page=True)
 
@@ -449,15 +452,23 @@ def check(site: Site, shots: Path | None = None, word: str = "transfer") -> list
         "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ]  # fmt: skip
-    with served(site) as base, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)
-        reader = Reader(browser, site, base, shots)
-        for page in pages:
-            reader.read(page)
-        if "search.html" in pages:
-            reader.search(word)
-        browser.close()
-        faults = reader.faults + link_faults(site, base, reader.facts) + sitemap_faults(site)
+
+    def read(share: list[str]) -> Reader:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=arguments)
+            reader = Reader(browser, site, base, shots)
+            for page in share:
+                reader.read(page)
+            if "search.html" in share:
+                reader.search(word)
+            browser.close()
+        return reader
+
+    with served(site) as base, ThreadPoolExecutor(BROWSERS) as pool:
+        readers = list(pool.map(read, [pages[start::BROWSERS] for start in range(BROWSERS)]))
+        facts = {page: fact for reader in readers for page, fact in reader.facts.items()}
+        faults = [fault for reader in readers for fault in reader.faults]
+        faults += link_faults(site, base, facts) + sitemap_faults(site)
     order = {page: number for number, page in enumerate(pages)}
     return sorted(faults, key=lambda fault: (order.get(fault.page, len(order)), fault.kind))
 

@@ -6,6 +6,9 @@ page. The book does not use Thebe, so its files go, and no script stands twice.
 
 Links: a cell that displays Markdown links to another chapter by its file, `02_parametric_distance.md`, which
 is right in a notebook server. Sphinx resolves such links in the text alone; here those in outputs follow.
+
+Lists: docutils calls the citations a list, and its entries something else than list items; the role goes. The
+index of source pages becomes one list.
 """
 
 from __future__ import annotations
@@ -42,12 +45,22 @@ def linked(body: str, pagename: str, pages: Container[str]) -> str:
     return re.sub(r'href="([\w./-]+)\.md((?:#[^"]*)?)"', page, body)
 
 
+def one_list(body: str) -> str:
+    """The modules in one list: Sphinx puts that of a package between items of another, no HTML."""
+    before, *rest = re.split(r"</?ul>", body)
+    return f"{before}<ul>{''.join(rest)}</ul>" if rest else body
+
+
 def tidy(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     for kind in ("script_files", "css_files"):
         if kind in context:
             context[kind] = tidied(context[kind])
     if "body" in context:
-        context["body"] = linked(context["body"], pagename, app.env.found_docs)
+        body = linked(context["body"], pagename, app.env.found_docs)
+        body = one_list(body) if pagename == "_modules/index" else body
+        context["body"] = body.replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
 
 
 def setup(app: Any) -> dict[str, bool]:
