@@ -307,9 +307,7 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], col
 # --- Live cells ----------------------------------------------------------------------------------
 
 
-def images(
-    rows: Mapping[str, Tensor], titles: Sequence[Any] | None = None, *, cell: float = 0.95
-) -> Figure:
+def images(rows: Mapping[str, Tensor], titles: Sequence[Any] | None = None, *, cell: float = 0.95) -> Figure:
     """A grid of images: one labelled row for each tensor (K, C, H, W) in [0, 1], a title over each column.
 
     cell: width of an image in inches.

@@ -15,7 +15,7 @@ PACKAGE = Path(dnabook.__file__).parent
 ORDER = (
     "_version", "memory", "data", "models", "autoencoders", "regression", "measures", "losses", "attacks",
     "training", "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction",
-    "experiments.*", "engines", "records", "summaries", "scoreboard", "figures", "costs", "widgets",
+    "experiments.*", "engines", "records", "summaries", "scoreboard", "figures", "costs", "widgets", "pieces",
     "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

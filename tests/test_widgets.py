@@ -30,6 +30,7 @@ from dnabook import (
     losses,
     measures,
     models,
+    pieces,
     records,
     summaries,
     training,
@@ -296,7 +297,7 @@ def test_a_static_page_creates_no_widget_whose_state_could_get_into_it(static, p
 
     before = len(widget._instances)
     toy()
-    note = widgets.live_attack(pair, mnist_test[:2])
+    note = pieces.live_attack(pair, mnist_test[:2])
     assert len(widget._instances) == before
     assert "Colab or Jupyter" in note._repr_html_() and not page(note).select("script, canvas, input")
 
@@ -335,7 +336,7 @@ def test_live_pieces_draw_only_what_is_asked_for(live):
 
 @pytest.fixture
 def digit_piece(static, pair, mnist_test):
-    return widgets.digit_under_attack(pair, mnist_test[:1], epsilons=(0.0, 0.1, 0.3), steps=3)
+    return pieces.digit_under_attack(pair, mnist_test[:1], epsilons=(0.0, 0.1, 0.3), steps=3)
 
 
 def test_the_digit_s_sentences_say_what_both_models_read_and_how_surely(digit_piece, pair, mnist_test):
@@ -369,7 +370,7 @@ def test_the_digit_s_still_picture_tells_when_each_model_first_misreads_it(digit
 
 
 def test_the_digit_can_be_attacked_live_with_the_same_result(digit_piece, live, pair, mnist_test):
-    panel = widgets.digit_under_attack(pair, mnist_test[:1], epsilons=(0.0, 0.1, 0.3), steps=3)
+    panel = pieces.digit_under_attack(pair, mnist_test[:1], epsilons=(0.0, 0.1, 0.3), steps=3)
     attack, epsilon, picture = panel.children
     for position in every_position(digit_piece):
         attack.value, epsilon.value = position
@@ -396,7 +397,7 @@ class Desk:
 
 @pytest.fixture
 def desk(live, pair, mnist_test):
-    return Desk(widgets.live_attack(pair, mnist_test[:3], steps=3))
+    return Desk(pieces.live_attack(pair, mnist_test[:3], steps=3))
 
 
 def test_a_test_digit_attacked_live_is_the_frame_of_the_page(digit_piece, desk):
@@ -415,7 +416,7 @@ def test_a_drawn_digit_is_read_and_attacked(desk, pair, mnist_test):
     desk.epsilon.value = 0
     desk.pixels.value = hexadecimal(mnist_test.x[1])
     assert desk.which.value == "drawn"
-    x = widgets.drawn(desk.pixels.value)
+    x = pieces.drawn(desk.pixels.value)
     read = [int(model(x).argmax()) for model in pair]
     assert f"model 1 reads {read[0]} (" in desk.shown.img["alt"] and read[0] == int(mnist_test.y[1])
     clean = desk.shown.img["alt"]
@@ -436,7 +437,7 @@ def test_an_uploaded_picture_is_read_whatever_its_size_and_ground(desk, pair, mn
     file = io.BytesIO()
     Image.fromarray(paper).save(file, format="PNG")
     for value in uploads(file.getvalue()):
-        x = widgets.uploaded(value)
+        x = pieces.uploaded(value)
         assert x.shape == (1, 1, 28, 28) and (x - mnist_test.x[1]).abs().mean() < 0.08
         assert int(measures.predictions(pair[0], x)) == int(mnist_test.y[1])
     desk.epsilon.value = 0
@@ -454,19 +455,19 @@ def test_what_is_missing_or_unreadable_is_said_in_place_of_the_picture(desk):
     assert desk.shown.img
     for value in uploads(b"no picture"):
         with pytest.raises(ValueError, match="not a picture"):
-            widgets.uploaded(value)
+            pieces.uploaded(value)
     with pytest.raises(ValueError, match="all of one grey"):
-        widgets.as_digit(torch.full((40, 30), 0.5))
+        pieces.as_digit(torch.full((40, 30), 0.5))
 
 
 def test_a_digit_is_brought_to_mnist_s_size_and_centre():
     stroke = torch.zeros(100, 60)
     stroke[10:50, 5:9] = 1  # 40 high, 4 wide, far from the middle
-    digit = widgets.as_digit(stroke)[0, 0]
+    digit = pieces.as_digit(stroke)[0, 0]
     rows, columns = (torch.nonzero(digit.amax(axis) > 0.5).flatten() for axis in (1, 0))
     assert len(rows) == 20 and len(columns) == 2
     assert rows[0] == 4 and 12 <= columns[0] <= 14
-    assert widgets.as_digit(1 - stroke).equal(widgets.as_digit(stroke))
+    assert pieces.as_digit(1 - stroke).equal(pieces.as_digit(stroke))
 
 
 def test_the_pad_sends_its_pixels_where_the_kernel_listens(desk):
@@ -475,7 +476,7 @@ def test_the_pad_sends_its_pixels_where_the_kernel_listens(desk):
     for event in ("onpointerdown", "onpointermove", "onpointerup"):
         assert "closest('.dnabook-pad').querySelector('textarea')" in soup.canvas[event]
     with pytest.raises(ValueError, match="nothing is drawn"):
-        widgets.drawn("00" * 12)
+        pieces.drawn("00" * 12)
 
 
 # --- Chapters 4 to 6 -----------------------------------------------------------------------------
@@ -485,7 +486,7 @@ def test_an_image_s_fate_is_named_by_who_is_fooled_and_who_was_right_before():
     y = torch.zeros(5, dtype=torch.int64)
     answers = torch.tensor([[0, 1, 0, 1, 1], [0, 0, 1, 1, 1]])
     before = torch.tensor([[True] * 5, [True, True, True, True, False]])
-    outcome = widgets.Outcome(torch.zeros(5, 1, 28, 28), y, answers, before)
+    outcome = pieces.Outcome(torch.zeros(5, 1, 28, 28), y, answers, before)
     fates = ["fools neither", "fools model 1 only", "fools model 2 only", "fools both", "misread before"]
     assert [outcome.fate(i) for i in range(5)] == fates and set(fates) == set(figures.OUTCOMES)
     assert outcome.counts() == (1, 2, 4) and outcome.rate() == 0.5
@@ -494,7 +495,7 @@ def test_an_image_s_fate_is_named_by_who_is_fooled_and_who_was_right_before():
 
 def test_the_explorer_counts_what_transfer_rows_count(static, pair, mnist_test):
     images, epsilons = mnist_test[:30], (0.0, 0.15)
-    piece = widgets.pair_explorer(
+    piece = pieces.pair_explorer(
         {"one": pair, "other": pair[::-1]}, images, epsilons=epsilons, steps=2, shown=7
     )
     assert len(piece.pictures) == 2 * 4 * 2
@@ -515,7 +516,7 @@ def test_the_explorer_counts_what_transfer_rows_count(static, pair, mnist_test):
 
 def test_the_dial_says_what_the_record_holds(static):
     record = smoke("correlation_weights")
-    piece = widgets.correlation_dial(record)
+    piece = pieces.correlation_dial(record)
     assert len(piece.pictures) == len(record.config["weights"])
     for weight, picture in zip(record.config["weights"], piece.pictures, strict=True):
         values = record.find({"correlation_weight": weight}, 0)["values"]
@@ -531,14 +532,14 @@ def test_the_dial_says_that_a_pair_has_collapsed(static):
     record = copy.deepcopy(smoke("correlation_weights"))
     for weight, accuracy in ((0.0, [0.9, 0.9]), (0.05, [0.9, 0.1])):
         record.find({"correlation_weight": weight}, 0)["values"]["accuracy"] = accuracy
-    alive, dead = (picture.sentence for picture in widgets.correlation_dial(record).pictures)
+    alive, dead = (picture.sentence for picture in pieces.correlation_dial(record).pictures)
     assert "collapsed" not in alive and "Model 2 has collapsed" in dead
-    assert "1 of 2 pairs collapsed" in widgets.correlation_dial(record).still.sentence
+    assert "1 of 2 pairs collapsed" in pieces.correlation_dial(record).still.sentence
 
 
 def test_dverge_s_sentences_hold_the_means_of_every_start_and_epoch(static):
     record = smoke("dverge")
-    piece = widgets.dverge_course(record)
+    piece = pieces.dverge_course(record)
     epochs, epsilons = record.config["epochs"], record.config["epsilons"]
     assert len(piece.pictures) == (epochs + 1) * len(epsilons)
     arms = [tuple(arm) for arm in record.config["arms"]]
@@ -568,7 +569,7 @@ def reconstructor(mnist_train):
 def test_reconstructions_are_counted_over_all_images_under_both_objectives(static, reconstructor, mnist_test):
     images = mnist_test[:40]
     epsilons, texts = (0.0, 0.1), {"printed": "as printed (Eq. 10)", "corrected": "the smaller loss raised"}
-    piece = widgets.reconstructions(reconstructor, images, epsilons=epsilons, steps=3, shown=3)
+    piece = pieces.reconstructions(reconstructor, images, epsilons=epsilons, steps=3, shown=3)
     assert len(piece.pictures) == 4
     for (variant, text), epsilon in itertools.product(texts.items(), epsilons):
         objective = attacks.paths(reconstructor, images.y, variant)
