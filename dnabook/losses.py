@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from dnabook import measures, regression
 from dnabook.autoencoders import NeckedAutoencoder
+from dnabook.memory import keep_freed_memory
 from dnabook.models import evaluating
 
 Terms = dict[str, Tensor]
@@ -61,6 +62,7 @@ def correlation_loss(
     """
     z1, z2 = regression.matrices(z1, z2)
     _check_variant(variant)
+    keep_freed_memory()
     with torch.autocast(z1.device.type, enabled=False):  # sums of squares need float32
         return _correlation_loss(_at_least_float32(z1), _at_least_float32(z2), epsilon, eta, variant)
 

@@ -1,7 +1,8 @@
 """Memory that is freed and asked for again at every step, on processors.
 
 Without `keep_freed_memory` a training step or an attack spends much of its time on page faults: the system
-takes freed memory back and clears it before giving it out anew. Called by `training.fit` and `attacks.pgd`.
+takes freed memory back and clears it before giving it out anew. Called by the correlation loss, `attacks.pgd`
+and `training.fit`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dnabook import autoencoders, losses, measures, models, training
+from dnabook import CNN, autoencoders, data, losses, measures, models, training
 from dnabook.losses import correlation_loss
 
 PAPER = ("released", "printed")  # what Algorithm 1 is read as; "corrected" is ours
@@ -875,3 +875,15 @@ def test_reading_trains_the_classifier_only_and_leaves_the_autoencoder_s_modes_a
         images = torch.cat([autoencoder(x[::2])[0], autoencoder(x[1::2])[1]])
     expected = nn.functional.cross_entropy(classifier(images), torch.tensor([0, 2, 4, 1, 3, 5]))
     torch.testing.assert_close(objective(x, y)["loss"], expected)
+
+
+@pytest.mark.parametrize("variant", ["released", "corrected"])
+def test_on_trained_features_the_float32_gradient_is_within_a_ten_thousandth_of_the_float64_one(variant):
+    images, pair = data.load("mnist", limit=4000, device="cpu"), (CNN(), CNN())
+    objective = losses.decorrelation(*pair, correlation_weight=0)
+    training.fit(objective, objective.parameters(), data.Batches(images, 100), epochs=2)
+    z = [model.features(images.x[:1000]).detach().requires_grad_() for model in pair]
+    exact = [features.detach().double().requires_grad_() for features in z]
+    found, wanted = (torch.autograd.grad(correlation_loss(*v, variant=variant), v) for v in (z, exact))
+    apart = sum((a.double() - b).square().sum() for a, b in zip(found, wanted, strict=True))
+    assert apart.sqrt() < 1e-4 * sum(b.square().sum() for b in wanted).sqrt()
