@@ -37,7 +37,7 @@ def provenance(measured: Benchmark) -> str:
     device = newest["device"] if not newest["device"].startswith("CPU") else newest["processor"]
     return (
         f"{device}, {newest['cores']} cores, {newest['threads']} threads, torch {newest['torch']}, "
-        f"{newest['date'][:10]}, commit {newest['commit']}"
+        f"{newest['date'][:10]}, commit {' and '.join(sorted({p['commit'] for p in each}))}"
     )
 
 
@@ -47,12 +47,11 @@ def loss_table(measured: Benchmark) -> str:
     for (n, m), sides in _cases(measured, "loss", ("n", "m")):
         ours, pinv, bound = sides["released"], sides["pinv"], sides["bound"]
         rows.append([
-            f"({n}, {m})", _ms(pinv), _ms(ours), _ms(sides["corrected"]), _ms(bound),
-            _times(pinv, ours), _times(ours, bound), f"{ours['gradient_error']:.0e}",
-            _memory(pinv), _memory(ours),
+            f"{n} × {m}", _ms(pinv), _ms(ours), _ms(sides["corrected"]), _ms(bound),
+            _times(pinv, ours), f"{ours['gradient_error']:.0e}", f"{_memory(pinv)}, {_memory(ours)}",
         ])  # fmt: skip
-    header = ["(N, M)", "pinv", "released", "corrected", "products alone", "pinv / released",
-              "released / products", "gradient error", "MiB pinv", "MiB released"]  # fmt: skip
+    header = ["N × M", "pinv", "released", "corrected", "products alone", "pinv / released",
+              "gradient error", "MiB: pinv, released"]  # fmt: skip
     return summaries.table(header, rows)
 
 
@@ -169,7 +168,7 @@ def _cases(measured: Benchmark, group: str, keys: tuple[str, ...]) -> Iterator[t
 
 
 def _ms(row: Row) -> str:
-    return f"{row['ms']:,.0f}" if row["ms"] >= 100 else f"{row['ms']:.2g}"
+    return f"{row['ms']:,.0f}" if row["ms"] >= 9.95 else f"{row['ms']:.2g}"
 
 
 def _times(slow: Row, fast: Row) -> str:

@@ -82,3 +82,10 @@ def test_attacks_by_libraries_stay_in_the_ball_that_ours_has(monkeypatch):
         x_adv = attack(model, images.x, images.y)
         assert x_adv.shape == images.x.shape
         assert 0 < (x_adv - images.x).abs().max() <= 0.1 + 1e-6
+
+
+def test_the_growth_of_memory_is_that_of_the_call_alone():
+    before = torch.ones(2**26)  # 256 MiB, held and given back before
+    del before
+    found = speed.measure(lambda: torch.ones(2**24), seconds=0)  # 64 MiB
+    assert 40 < found["peak_mib"] < 130

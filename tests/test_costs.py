@@ -68,7 +68,7 @@ def test_measurements_survive_json_and_say_where_they_were_made(measured, result
 
 def test_the_loss_table_states_the_ratios(measured):
     line = cells(costs.loss_table(measured))[2]
-    assert line == ["(1000, 784)", "200", "50", "90", "30", "4.0", "1.7", "2e-07", "10", "10"]
+    assert line == ["1000 × 784", "200", "50", "90", "30", "4.0", "2e-07", "10, 10"]
     summary = costs.loss_summary(measured)
     assert "4.0 times" in summary and "60%" in summary and "6.7 times" in summary
 
@@ -83,6 +83,13 @@ def test_the_attack_table_counts_images_a_second_and_compares_with_the_fastest_o
     assert lines[0] == ["foolbox", "1000", "200", "4.00", "10"]
     assert lines[2] == ["ours", "250", "800", "1.00", "10"]
     assert lines[3] == ["convolutions alone", "250", "1,250", "0.64", "10"]
+
+
+@pytest.mark.parametrize(
+    "ms, text", [(0.234, "0.23"), (9.4, "9.4"), (9.97, "10"), (99.7, "100"), (4933.97, "4,934")]
+)
+def test_milliseconds_have_two_digits_or_are_whole(ms, text):
+    assert costs._ms({"ms": ms}) == text
 
 
 def test_the_slope_is_the_exponent_of_a_power_law():
