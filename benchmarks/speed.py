@@ -12,6 +12,7 @@ saved beside the records, one file for processors and one for GPUs; the page "Wh
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
 import statistics
@@ -80,10 +81,11 @@ def peak_memory(reset: bool = False) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     try:  # Linux: what was held before, for example while reading the data, is forgotten
         if reset:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is freed goes back to the system
             Path("/proc/self/clear_refs").write_text("5")
         status = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**10
-    except OSError:
+    except (OSError, AttributeError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
