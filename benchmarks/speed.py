@@ -46,6 +46,7 @@ from dnabook import (
     training,
 )
 from dnabook.autoencoders import cifar10_autoencoder, mnist_autoencoder
+from dnabook.products import linear
 
 DEVICE = data.default_device()
 LOSS_SHAPES = ((1000, 784), (500, 64), (1250, 448), (1000, 200), (4000, 2048))
@@ -105,7 +106,9 @@ def loss(how: str, n: int, m: int) -> dict[str, Any]:
     if how == "bound":
         a, b = z1.detach(), z2.detach()
         wide, weight = (a.double(), b.double()), torch.randn(m, m, device=DEVICE)
-        return measure(lambda: (wide[0].T @ wide[0], wide[0].T @ wide[1], a @ weight, b @ weight.T))
+        return measure(
+            lambda: (wide[0].T @ wide[0], wide[0].T @ wide[1], linear(a, weight), linear(b, weight.T))
+        )
     if how == "pinv":
         return measure(lambda: reference.correlation_loss(z1, z2).backward())
     found = measure(lambda: correlation_loss(z1, z2, variant=how).backward())

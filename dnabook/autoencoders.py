@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from dnabook.products import Linear
+
 UNSHARED = (2, 4, 6)
 
 
@@ -92,7 +94,7 @@ def mnist_autoencoder(
         return nn.Sequential(*(make() for make in [_linear(code, 128), *deeper]))
 
     def last() -> nn.Module:
-        return nn.Sequential(nn.Linear(hidden, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
+        return nn.Sequential(Linear(hidden, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
 
     first = _linear(784, hidden, flatten=True)
     layers = [first, _linear(hidden, 128), squeeze, widen, _linear(128, hidden), last]
@@ -102,7 +104,7 @@ def mnist_autoencoder(
 def _linear(inputs: int, outputs: int, *, flatten: bool = False) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         before = [nn.Flatten()] if flatten else []
-        return nn.Sequential(*before, nn.Linear(inputs, outputs), nn.ReLU())
+        return nn.Sequential(*before, Linear(inputs, outputs), nn.ReLU())
 
     return make
 
@@ -117,7 +119,7 @@ def mnist_classifier() -> nn.Sequential:
         nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         nn.Conv2d(8, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         nn.Conv2d(16, 32, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(288, 10),
+        nn.Flatten(), Linear(288, 10),
     )  # fmt: skip
 
 
@@ -169,7 +171,7 @@ class CIFAR10Classifier(nn.Module):
             Block(64, 128), nn.MaxPool2d(2),
             Block(128, 256), nn.MaxPool2d(2),
             Block(256, 512), nn.MaxPool2d(4),
-            nn.Flatten(), nn.Linear(512, 10),
+            nn.Flatten(), Linear(512, 10),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from dnabook import measures, regression
 from dnabook.autoencoders import NeckedAutoencoder
 from dnabook.memory import keep_freed_memory
 from dnabook.models import evaluating
+from dnabook.products import linear
 
 Terms = dict[str, Tensor]
 
@@ -74,7 +75,7 @@ def _correlation_loss(z1: Tensor, z2: Tensor, epsilon: float, eta: float, varian
         return (_share(z1, z2, there.weight, epsilon) + _share(z2, z1, back.weight, epsilon)) / 2
     weight = regression.fit(z1, z2, eta=eta).weight  # W of Eq. 6, (M1, M2); no gradient flows through it
     z1_centred, z2_centred = z1 - z1.mean(0), z2 - z2.mean(0)  # centring is regressing on the ones column
-    residual = z2_centred - z1_centred @ weight  # (N, M2)
+    residual = z2_centred - linear(z1_centred, weight.T)  # (N, M2)
     if variant == "released":
         ss_res, ss_total = residual.square().sum(), z2_centred.square().sum()
     else:
@@ -101,7 +102,9 @@ def _standardised(z: Tensor) -> Tensor:
 
 def _share(z1: Tensor, z2: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """log(1 + ε) − log(1 − R² + ε) of standardised features, z1 predicting z2, R² a mean over units."""
-    unexplained = (z2 - z1 @ weight).square().mean()  # of a variance of one a unit: a dead one is explained
+    unexplained = (
+        (z2 - linear(z1, weight.T)).square().mean()
+    )  # of a variance of one a unit: a dead one is explained
     return math.log1p(epsilon) - torch.log(unexplained + epsilon)
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from dnabook.products import Linear
+
 
 class CNN(nn.Module):
     """Figure 11a: three 3×3 convolutions for MNIST, no batch normalisation; 6,218 parameters.
@@ -30,7 +32,7 @@ class CNN(nn.Module):
             nn.Conv2d(8, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         )  # fmt: skip
         self.tail = nn.Sequential(
-            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(32, 10)
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(), Linear(32, 10)
         )
 
     def features(self, x: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ class FullyConnected(nn.Module):
         self.body = nn.Sequential(
             nn.Flatten(), *_block(784, 500), *_block(500, 500), *_block(500, 200), *_block(200, 200)
         )
-        self.tail = nn.Sequential(*_block(200, 100), nn.Linear(100, 10))
+        self.tail = nn.Sequential(*_block(200, 100), Linear(100, 10))
 
     def features(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -68,7 +70,7 @@ class FullyConnected(nn.Module):
 
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    return nn.Linear(inputs, outputs), nn.ReLU(), nn.BatchNorm1d(outputs)
+    return Linear(inputs, outputs), nn.ReLU(), nn.BatchNorm1d(outputs)
 
 
 ARCHITECTURES = {"cnn": CNN, "fully_connected": FullyConnected}

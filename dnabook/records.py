@@ -38,8 +38,8 @@ from dnabook.training import quiet
 
 SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
-    "data", "models", "autoencoders", "regression", "measures", "losses", "training", "experiments/pairs",
-    "experiments/reconstruction",
+    "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
+    "experiments/pairs", "experiments/reconstruction",
 )  # fmt: skip
 SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
 

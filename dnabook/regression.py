@@ -89,7 +89,7 @@ def _factor(centred: Tensor, mean: Tensor, eta: float, ridge: float) -> tuple[Te
 
     A dropped column is a row and a column of zeros with a positive number on the diagonal: its weight is 0.
     """
-    gram = centred.T @ centred
+    gram = _gram(centred)
     uncentred = torch.addr(gram, mean, mean, alpha=len(centred))  # Z1ᵀZ1, without a second product
     size = uncentred.diagonal().max()
     r = _cholesky_(uncentred).diagonal()  # |diag(R)|
@@ -98,6 +98,18 @@ def _factor(centred: Tensor, mean: Tensor, eta: float, ridge: float) -> tuple[Te
     gram.mul_(keep[:, None]).mul_(keep)
     gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))
     return _cholesky_(gram, ridge), kept
+
+
+def _gram(z: Tensor, block: int = 256) -> Tensor:
+    """ZᵀZ (M, M) of Z (N, M), block by block: above the diagonal blocks it is left at 0."""
+    m = z.shape[1]
+    if m <= block or z.device.type != "cpu":
+        return z.T @ z
+    gram = z.new_zeros(m, m)
+    for start in range(0, m, block):
+        end = min(start + block, m)
+        torch.mm(z[:, start:end].T, z[:, :end], out=gram[start:end, :end])
+    return gram
 
 
 def _cholesky_(gram: Tensor, ridge: float = RIDGE) -> Tensor:

@@ -13,8 +13,8 @@ PACKAGE = Path(dnabook.__file__).parent
 
 # Each module may import only those above it. "" is `dnabook` itself, which gathers the library for users.
 ORDER = (
-    "_version", "memory", "data", "models", "autoencoders", "regression", "measures", "losses", "attacks",
-    "training", "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction",
+    "_version", "memory", "products", "data", "models", "autoencoders", "regression", "measures", "losses",
+    "attacks", "training", "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction",
     "experiments.*", "engines", "records", "summaries", "scoreboard", "figures", "costs", "widgets", "pieces",
     "__main__",
 )  # fmt: skip

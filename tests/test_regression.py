@@ -19,7 +19,10 @@ def numpy_residual(z1, z2):
     return z2.double().numpy() - design @ (np.linalg.pinv(design, rcond=1e-10) @ z2.double().numpy())
 
 
-@pytest.mark.parametrize("n, m1, m2", [(50, 7, 4), (50, 1, 1), (9, 8, 3), (6, 20, 3), (2, 1, 1), (2, 5, 2)])
+@pytest.mark.parametrize(
+    "n, m1, m2",
+    [(50, 7, 4), (50, 1, 1), (9, 8, 3), (6, 20, 3), (2, 1, 1), (2, 5, 2), (700, 600, 3), (300, 520, 2)],
+)
 def test_residual_is_that_of_the_pseudo_inverse_with_an_intercept(n, m1, m2):
     z1, z2 = relu_features(n, m1), relu_features(n, m2, seed=1)
     residual = regression.fit(z1, z2).residual(z1, z2)
