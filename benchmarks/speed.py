@@ -42,11 +42,11 @@ from dnabook import (
     data,
     losses,
     pgd,
+    products,
     records,
     training,
 )
 from dnabook.autoencoders import cifar10_autoencoder, mnist_autoencoder
-from dnabook.products import linear
 
 DEVICE = data.default_device()
 LOSS_SHAPES = ((1000, 784), (500, 64), (1250, 448), (1000, 200), (4000, 2048))
@@ -107,7 +107,12 @@ def loss(how: str, n: int, m: int) -> dict[str, Any]:
         a, b = z1.detach(), z2.detach()
         wide, weight = (a.double(), b.double()), torch.randn(m, m, device=DEVICE)
         return measure(
-            lambda: (wide[0].T @ wide[0], wide[0].T @ wide[1], linear(a, weight), linear(b, weight.T))
+            lambda: (
+                wide[0].T @ wide[0],
+                wide[0].T @ wide[1],
+                products.linear(a, weight),
+                products.linear(b, weight.T),
+            )
         )
     if how == "pinv":
         return measure(lambda: reference.correlation_loss(z1, z2).backward())
@@ -146,6 +151,7 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
         make = {"CNN pair": CNN, "fully connected pair": FullyConnected, "MNIST DNA": mnist_autoencoder}[what]
         models = [make().to(DEVICE) for _ in range(2 if what.endswith("pair") else 1)]
     if how == "released style":
+        products.ONEDNN = False  # it multiplies matrices as torch does
         loader = DataLoader(reference.Pictures(images.x, images.y), batch, shuffle=True)
         objective = reference.pair_loss(models) if len(models) == 2 else reference.dna_loss(models[0])
         endless = reference.steps(objective, models, loader, DEVICE)
