@@ -1,13 +1,14 @@
 """How long everything takes, beside what others would take; run it on an idle machine.
 
-    make bench                                   all of it, about ten minutes on two cores
+    make bench                                   all of it, about twenty minutes on two cores
     .venv/bin/python benchmarks/speed.py loss    one group: loss, step, attack or growth
 
-Every measurement has a process of its own, so that neither warm memory nor another library's settings favour
-the later one. Times are medians over calls after a first one; memory is the growth of the process's peak (on
-a GPU, of what torch allocated). "bound" is the time that matrix products or convolutions alone take, in the
-precision and layout that we use, on the same machine: what remains cannot be less. Results are printed and
-saved beside the records, one file for processors and one for GPUs; the page "What it costs" shows them.
+Every measurement has three processes of its own, so that neither warm memory nor another library's settings
+favour the later one. Times are medians of their medians over calls after a first one; memory is the growth of
+the process's peak (on a GPU, of what torch allocated). "bound" is the time that matrix products or
+convolutions alone take, in the precision and layout that we use, on the same machine: what remains cannot be
+less. Results are printed and saved beside the records, one file for processors and one for GPUs; the page
+"What it costs" shows them.
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ DEVICE = data.default_device()
 LOSS_SHAPES = ((1000, 784), (500, 64), (1250, 448), (1000, 200), (4000, 2048))
 STEPS = {"CNN pair": 1000, "fully connected pair": 1000, "MNIST DNA": 500, "CIFAR-10 DNA": 1250}
 PGD_STEPS, PGD_IMAGES = 40, 1000
+RUNS = 3  # one after another through the whole group: where memory comes to lie is another each time
 
 
 # --- Measuring -----------------------------------------------------------------------------------
 
 
-def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 4) -> dict[str, Any]:
-    """Median and quartiles of a call in milliseconds, and by how many MiB the peak of memory grew."""
+def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 2) -> dict[str, Any]:
+    """Median of a call in milliseconds, and by how many MiB the peak of memory grew."""
     before = peak_memory(reset=True)
     times, began = [], time.perf_counter()
     while len(times) < 4 or (time.perf_counter() - began < seconds and len(times) < 200):
@@ -67,11 +69,11 @@ def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 4) ->
         if DEVICE.type == "cuda":
             torch.cuda.synchronize()
         times.append(1000 * (time.perf_counter() - started) / per)
-    low, median, high = statistics.quantiles(times[1:], n=4)  # the first call warms up
     return {
-        "ms": round(median, 3), "low": round(low, 3), "high": round(high, 3), "calls": len(times) - 1,
+        "ms": round(statistics.median(times[1:]), 3),  # the first call warms up
+        "calls": len(times) - 1,
         "peak_mib": round(peak_memory() - before),
-    }  # fmt: skip
+    }
 
 
 def peak_memory(reset: bool = False) -> float:
@@ -155,7 +157,7 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
         loader = DataLoader(reference.Pictures(images.x, images.y), batch, shuffle=True)
         objective = reference.pair_loss(models) if len(models) == 2 else reference.dna_loss(models[0])
         endless = reference.steps(objective, models, loader, DEVICE)
-        return measure(lambda: next(endless), seconds=8)
+        return measure(lambda: next(endless), seconds=4)
     if what != "MNIST DNA":
         models = [model.to(memory_format=torch.channels_last) for model in models]
     if how == "bound":
@@ -165,7 +167,7 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
     objective = make(*models, variant=variant)
     batches = data.Batches(images, batch)
     fit = partial(training.fit, objective, objective.parameters(), batches, epochs=1)
-    return measure(fit, per=len(batches), seconds=8)
+    return measure(fit, per=len(batches), seconds=4)
 
 
 def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) -> dict[str, Any]:
@@ -200,12 +202,12 @@ def attack(how: str, chunk: int) -> dict[str, Any]:
     if how == "bound":  # the forward and backward passes of the convolutions alone
         found = layers_alone([model], images.x[:chunk], weights=False)
         times = PGD_STEPS * PGD_IMAGES / chunk
-        return {**found, **{key: round(times * found[key], 3) for key in ("ms", "low", "high")}}
+        return {**found, "ms": round(times * found["ms"], 3)}
     if how == "ours":
         search = partial(pgd, ball=Linf(0.1), steps=PGD_STEPS, step_size=0.01)
-        return measure(lambda: attacks.craft(search, model, images.x, images.y, chunk=chunk), seconds=8)
+        return measure(lambda: attacks.craft(search, model, images.x, images.y, chunk=chunk), seconds=4)
     parts = list(zip(images.x.split(chunk), images.y.split(chunk), strict=True))
-    return measure(lambda: [LIBRARIES[how](model, x, y) for x, y in parts], seconds=8)
+    return measure(lambda: [LIBRARIES[how](model, x, y) for x, y in parts], seconds=4)
 
 
 def _foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -233,7 +235,7 @@ def trials(how: str, count: int, jobs: int) -> dict[str, Any]:
 
     threads = max(1, torch.get_num_threads() // jobs)
     with Parallel(n_jobs=jobs) as workers:
-        return measure(lambda: workers(delayed(_trial)(seed, threads) for seed in range(count)), seconds=10)
+        return measure(lambda: workers(delayed(_trial)(seed, threads) for seed in range(count)), seconds=4)
 
 
 def _trial(seed: int, threads: int) -> None:
@@ -288,16 +290,37 @@ def main() -> None:
     if unknown := set(groups) - set(GROUPS):
         sys.exit(f"unknown group {', '.join(sorted(unknown))}; known: {', '.join(GROUPS)}")
     for group in groups:
-        rows = []
-        for options in plan(group):
-            command = [sys.executable, __file__, "--one", json.dumps(options)]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            if run.returncode:
-                sys.exit(f"{options} failed:\n{run.stderr}")
-            rows.append({**options, **json.loads(run.stdout.splitlines()[-1])})
-            named = ", ".join(str(value) for value in options.values())
-            print(f"{named:45} {rows[-1]['ms']:10.2f} ms {rows[-1]['peak_mib']:7} MiB", flush=True)
+        measured: dict[str, list[dict[str, Any]]] = {}
+        for turn in range(1, RUNS + 1):
+            for options in plan(group):
+                found = in_own_process(options)
+                measured.setdefault(json.dumps(options), []).append(found)
+                named = ", ".join(str(value) for value in options.values())
+                print(
+                    f"{turn}/{RUNS} {named:45} {found['ms']:10.2f} ms {found['peak_mib']:7} MiB", flush=True
+                )
+        rows = [{**json.loads(options), **together(runs)} for options, runs in measured.items()]
         print(records.save_benchmark(group, rows, DEVICE))
+
+
+def in_own_process(options: dict[str, Any]) -> dict[str, Any]:
+    """What a measurement finds in a new process. Exits with that process's error where it fails."""
+    command = [sys.executable, __file__, "--one", json.dumps(options)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        sys.exit(f"{options} failed:\n{run.stderr}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of several runs: the median of their medians and of their memory, and the extreme medians."""
+    times = [run["ms"] for run in runs]
+    return {
+        **runs[0],  # what is the same in each
+        "ms": round(statistics.median(times), 3), "low": min(times), "high": max(times), "runs": len(runs),
+        "calls": sum(run["calls"] for run in runs),
+        "peak_mib": round(statistics.median(run["peak_mib"] for run in runs)),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

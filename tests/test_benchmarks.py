@@ -97,3 +97,12 @@ print(speed.measure(lambda: torch.ones(2**24), seconds=0)["peak_mib"])  # 64 MiB
     )
     assert result.returncode == 0, result.stderr
     assert 40 < float(result.stdout.split()[-1]) < 130
+
+
+def test_runs_are_put_together_by_their_median():
+    runs = [
+        {"ms": ms, "calls": 5, "peak_mib": mib, "gradient_error": 1e-6}
+        for ms, mib in ((3.0, 40), (1.0, 10), (2.0, 90))
+    ]
+    expected = {"ms": 2.0, "low": 1.0, "high": 3.0, "runs": 3, "calls": 15, "peak_mib": 40}
+    assert speed.together(runs) == {**expected, "gradient_error": 1e-6}
