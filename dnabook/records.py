@@ -174,13 +174,23 @@ def get(name: str, scale: str | None = None, **options: Any) -> Record:
     return make(name, scale, **options)
 
 
+def evidence(*names: str, scales: Sequence[str] = SCALES) -> str | None:
+    """The scale to show: the largest at which each experiment has two whole seeds, and so error bars.
+
+    Where there is none, the largest at which each has a whole seed; None where there is none either.
+    `scales`, from small to large, may leave some out.
+    """
+    seeds = {}
+    for scale in reversed(scales):
+        found = [current(name, scale) for name in names]
+        seeds[scale] = min(len(record.whole_seeds) if record else 0 for record in found)
+    return next((scale for enough in (2, 1) for scale, count in seeds.items() if count >= enough), None)
+
+
 def best(name: str) -> Record:
-    """The record of the largest scale with a whole seed; where there is none, this build's, computed."""
-    for scale in reversed(SCALES):
-        record = current(name, scale)
-        if record and record.whole_seeds:
-            return record
-    return get(name)
+    """The record of the scale that `evidence` names; where there is none, this build's, computed."""
+    scale = evidence(name)
+    return current(name, scale) if scale else get(name)
 
 
 def _settings(name: str, scale: str) -> list[dict[str, Any]]:

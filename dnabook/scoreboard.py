@@ -56,7 +56,7 @@ def judge(claim: Claim, scale: str) -> Judgement | None:
 
 
 def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("laptop", "paper")) -> str:
-    """The scoreboard as Markdown: one row a claim, one column a scale, the verdict of the largest scale.
+    """The scoreboard as Markdown: one row a claim, one column a scale, the verdict of `records.evidence`'s scale.
 
     The claim's id links to the chapter that tests it.
     """
@@ -64,7 +64,7 @@ def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("lap
     for claim in CLAIMS if claims is None else claims:
         judged = {scale: judge(claim, scale) for scale in scales}
         cells = [_cell(found) for found in judged.values()]
-        last = next((found for found in reversed(list(judged.values())) if found), None)
+        last = judged.get(records.evidence(*claim.experiments, scales=scales))
         link = f"[{claim.id}]({CHAPTERS[claim.chapter]})"
         rows.append([link, claim.sentence, claim.paper, *cells, last.verdict if last else OPEN])
     header = ["id", "claim", "paper", *(f"ours, {scale}" for scale in scales), "verdict"]
@@ -75,12 +75,12 @@ HEAD = ("C1", "C3", "C5", "C6a", "C6b", "C9b", "C10a", "C10b", "C10c", "C10d", "
 
 
 def brief(ids: tuple[str, ...] = HEAD) -> str:
-    """The scoreboard's head as Markdown: these claims, each by the largest scale that has a record."""
+    """The scoreboard's head as Markdown: these claims, each by the scale that `records.evidence` names."""
     rows = []
     for claim in CLAIMS:
         if claim.id not in ids:
             continue
-        scale, found = _largest(claim)
+        scale, found = _shown(claim)
         ours = f"{found.ours} (n = {found.n}, {scale})" if found else _cell(None)
         link = f"[{claim.chapter}]({CHAPTERS[claim.chapter]})"
         rows.append([claim.sentence, claim.paper, ours, found.verdict if found else OPEN, link])
@@ -88,11 +88,11 @@ def brief(ids: tuple[str, ...] = HEAD) -> str:
 
 
 def answers(*ids: str) -> str:
-    """A chapter's answer as Markdown: one line for each of these claims, by the largest scale recorded."""
+    """A chapter's answer as Markdown: one line a claim, by the scale that `records.evidence` names."""
     lines = []
     for claim in CLAIMS:
         if claim.id in ids:
-            scale, found = _largest(claim)
+            scale, found = _shown(claim)
             text = f"**{found.verdict}**: {_cell(found)}, {scale} scale" if found else _cell(None)
             lines.append(f"- {claim.sentence}. {text}.")
     return "The paper's claims in this chapter, judged from the records:\n\n" + "\n".join(lines)
@@ -166,10 +166,10 @@ def _count(n: int, thing: str) -> str:
     return f"{n} {thing}{'s' * (n != 1)}"
 
 
-def _largest(claim: Claim) -> tuple[str, Judgement | None]:
-    """The largest scale that has a record of the claim, and what it says."""
-    judged = ((scale, judge(claim, scale)) for scale in reversed(records.SCALES))
-    return next(((scale, found) for scale, found in judged if found), ("", None))
+def _shown(claim: Claim) -> tuple[str, Judgement | None]:
+    """The scale that shows the claim best (`records.evidence`), and what it says."""
+    scale = records.evidence(*claim.experiments)
+    return (scale, judge(claim, scale)) if scale else ("", None)
 
 
 def _cell(found: Judgement | None) -> str:
