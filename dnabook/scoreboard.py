@@ -56,9 +56,9 @@ def judge(claim: Claim, scale: str) -> Judgement | None:
 
 
 def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("laptop", "paper")) -> str:
-    """The scoreboard as Markdown: one row a claim, one column a scale, the verdict of `records.evidence`'s scale.
+    """The scoreboard as Markdown: a row a claim, a column a scale, the verdict of the one that is shown.
 
-    The claim's id links to the chapter that tests it.
+    Which one that is, `records.evidence` says. The claim's id links to the chapter that tests it.
     """
     rows = []
     for claim in CLAIMS if claims is None else claims:
