@@ -30,10 +30,8 @@ def needs(engine):
 
 
 def calls_of(function, *arguments, **wishes):
-    """The results of function(argument, device), by index, and the order in which they came."""
-    wishes = {"jobs": 2, **wishes}
-    found = list(engines.results(function, [(a,) for a in arguments], plan(**wishes)))
-    return dict(found), [index for index, _ in found]
+    """The results of function(argument, device), by index."""
+    return dict(engines.results(function, [(a,) for a in arguments], plan(**{"jobs": 2, **wishes})))
 
 
 # --- Plans ---------------------------------------------------------------------------------------
@@ -125,26 +123,27 @@ def surroundings(x, device):
 
 def test_every_call_has_its_result_a_process_its_threads_and_our_settings(monkeypatch):
     monkeypatch.setenv("DNABOOK_TEST", "passed on")
-    found = calls_of(surroundings, 3, "ab", [1], threads=3)[0]
+    found = calls_of(surroundings, 3, "ab", [1], threads=3)
     assert {index: result[0] for index, result in found.items()} == {0: 3, 1: "ab", 2: [1]}
     assert len({os.getpid(), *(result[1] for result in found.values())}) == 4
     assert {result[2:] for result in found.values()} == {(os.getpid(), 3, "passed on", None)}
 
 
 def interval(place, device):
-    """Leaves its name in the folder; "slow" waits there for the two others."""
+    """When the call ran, and where; "slow" waits until the results of the two others have been received."""
     start, (folder, name) = time.monotonic(), place
     if name == "slow":
         assert eventually(lambda: len(list(folder.iterdir())) == 2, 100)
-    else:
-        (folder / name).touch()
     return device, start, time.monotonic()
 
 
 def test_results_come_as_they_are_ready_and_a_device_has_one_call_at_a_time(tmp_path):
-    places = [(tmp_path, name) for name in ("slow", "second", "third")]
-    found, order = calls_of(interval, *places, devices=["cpu", "meta"])
-    assert order == [1, 2, 0]
+    calls = [((tmp_path, name),) for name in ("slow", "second", "third")]
+    found = {}
+    for index, result in engines.results(interval, calls, plan(devices=["cpu", "meta"])):
+        found[index] = result
+        (tmp_path / str(index)).touch()
+    assert list(found) == [1, 2, 0]
     assert found[1][0] == found[2][0] != found[0][0]  # the third has the device that is free
     assert {found[0][0], found[1][0]} == {"cpu", "meta"}
     assert found[1][2] <= found[2][1]
@@ -163,7 +162,7 @@ def misbehave(how, device):
 
 
 def test_a_call_that_fails_or_dies_is_a_failure_with_its_reason_and_the_others_go_on():
-    found, _ = calls_of(misbehave, "raise", "exit", "kill", "unpicklable", "fine")
+    found = calls_of(misbehave, "raise", "exit", "kill", "unpicklable", "fine")
     assert found.pop(4) == "fine"
     assert all(isinstance(failure, Failure) for failure in found.values())
     assert found[0].reason == "FloatingPointError: the loss became nan in epoch 3"
@@ -251,7 +250,7 @@ def test_on_a_local_cluster_too_killed_processes_and_workers_leave_the_other_cal
     """Of a killed worker's call Dask makes a second one by itself; Ray reports it as lost."""
     needs(engine)
     calls = "raise", "kill", tmp_path / "killed", "fine"
-    found, _ = calls_of(misbehave_or_kill_the_worker, *calls, engine=engine)
+    found = calls_of(misbehave_or_kill_the_worker, *calls, engine=engine)
     assert found[0].reason == "FloatingPointError: the loss became nan in epoch 3"
     assert found[1].reason == "its process was ended by SIGKILL, perhaps for want of memory"
     assert found[2] == "again" if engine == "dask" else "the cluster lost it" in found[2].reason
@@ -266,7 +265,7 @@ def test_a_cluster_that_runs_already_is_joined_by_its_address_and_left_running(m
     with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
         monkeypatch.setenv("DNABOOK_TEST", "ours")
         address = cluster.scheduler_address
-        found, _ = calls_of(surroundings, 1, engine="dask", address=address)
+        found = calls_of(surroundings, 1, engine="dask", address=address)
         assert found[0][4] == "the worker's" and found[0][2] != os.getpid()
         with distributed.Client(address) as client:
             assert client.submit(sum, [1, 2]).result() == 3
