@@ -107,16 +107,21 @@ class Record:
         return found
 
     def caption(self) -> str:
-        """Scale, seeds, attack, device and date in a line, as printed in the corner of every figure."""
+        """Scale, whole seeds and trials beyond them, attack, device and date in a line.
+
+        It is printed in the corner of every figure.
+        """
         if not self.trials:
             return f"{self.name} · {self.scale} scale · no trials yet"
-        seeds = len(self.seeds)
+        whole = self.whole_seeds
+        counts = [(len(whole), "seed"), (sum(t["seed"] not in whole for t in self.trials), "trial")]
+        amount = " and ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n)
         devices = " + ".join(sorted({t["provenance"]["device"] for t in self.trials}))
         date = max(t["provenance"]["date"] for t in self.trials)[:10]
         attack = (
             "PGD-{steps} on {test_images:,} images · ".format(**self.config) if "steps" in self.config else ""
         )
-        return f"{self.scale} scale · {seeds} seed{'s' * (seeds != 1)} · {attack}{devices} · {date}"
+        return f"{self.scale} scale · {amount} · {attack}{devices} · {date}"
 
 
 # --- Finding records -----------------------------------------------------------------------------

@@ -392,13 +392,18 @@ def test_values_follow_a_path_in_the_order_of_the_seeds(record):
     assert record.values("deep", colour="green") == []
 
 
-def test_the_caption_tells_scale_seeds_devices_and_the_latest_date(record):
-    assert record.caption() == "laptop scale · 2 seeds · A GPU + CPU a · 2024-06-30"
-    record.trials = record.trials[2:]
-    assert record.caption() == "laptop scale · 1 seed · A GPU · 2024-05-01"
+def test_the_caption_tells_scale_seeds_devices_and_the_latest_date(record, fake):
+    begun, *whole = record.trials
+    assert record.caption() == "laptop scale · 1 seed and 1 trial · A GPU + CPU a · 2024-06-30"
+    record.trials = whole
+    assert record.caption() == "laptop scale · 1 seed · A GPU + CPU a · 2024-06-30"
+    record.trials = [begun, *whole, trial("blue", 1, []), *(trial("red", seed, []) for seed in (2, 3))]
+    assert record.caption() == "laptop scale · 2 seeds and 2 trials · A GPU + CPU a · 2024-06-30"
+    record.trials = whole[1:]
+    assert record.caption() == "laptop scale · 1 trial · A GPU · 2024-05-01"
     assert Record("made_up", "paper", {}).caption() == "made_up · paper scale · no trials yet"
     record.config.update(steps=20, test_images=2500)
-    assert record.caption() == "laptop scale · 1 seed · PGD-20 on 2,500 images · A GPU · 2024-05-01"
+    assert record.caption() == "laptop scale · 1 trial · PGD-20 on 2,500 images · A GPU · 2024-05-01"
 
 
 def test_one_seed_without_error_bars_gives_way_to_two_at_a_smaller_scale(fake):
