@@ -3,23 +3,25 @@
 A verdict compares arms seed by seed. *Reproduced*: the 95 % interval of the mean difference lies on the
 paper's side of zero. *Direction only*: the mean does, the interval does not. *Not reproduced*: the mean is
 on the other side. An absence that the paper claims needs an interval inside a stated margin. *Not testable as
-printed*: what is printed cannot be meant, or nothing could contradict it.
+printed*: what is printed cannot be meant, or nothing could contradict it. An ε at which both autoencoders
+that are compared read less than one image in a hundred does not count.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from dnabook import records, summaries
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
-from dnabook.summaries import difference, percent, plain
+from dnabook.summaries import BySeed, difference, percent, plain
 
 REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
 OPEN, UNTESTABLE = "open", "not testable as printed"
+FLOOR = 0.01  # where both arms read less than this share of images rightly, neither can be said to be ahead
 CHAPTERS = {
     2: "02_parametric_distance.md", 3: "03_feature_correlation.md", 4: "04_decorrelation.md",
     5: "05_dverge.md", 6: "06_dual_neck_autoencoder.md", 7: "07_cifar10.md", 8: "08_shared_layers.md",
@@ -88,14 +90,24 @@ def brief(ids: tuple[str, ...] = HEAD) -> str:
 
 
 def answers(*ids: str) -> str:
-    """A chapter's answer as Markdown: one line a claim, by the scale that `records.evidence` names."""
+    """A chapter's answer as Markdown: one line a claim, by the scale that `records.evidence` names.
+
+    Where another scale's verdict differs, the line ends with it.
+    """
     lines = []
     for claim in CLAIMS:
         if claim.id in ids:
             scale, found = _shown(claim)
             text = f"**{found.verdict}**: {_cell(found)}, {scale} scale" if found else _cell(None)
-            lines.append(f"- {claim.sentence}. {text}.")
+            lines.append(f"- {claim.sentence}. {text}{''.join(_differing(claim, found))}.")
     return "The paper's claims in this chapter, judged from the records:\n\n" + "\n".join(lines)
+
+
+def _differing(claim: Claim, shown: Judgement | None) -> Iterator[str]:
+    for scale in ("laptop", "paper"):
+        other = judge(claim, scale) if shown else None
+        if other and other.verdict not in (shown.verdict, OPEN):
+            yield f"; at {scale} scale *{other.verdict}* (n = {other.n})"
 
 
 def finding() -> str:
@@ -198,9 +210,9 @@ def absence(effect: MeanInterval, margin: float) -> str:
 
 
 def worst(verdicts: Iterable[str]) -> str:
-    """The weakest of several verdicts: a claim holds only where all its parts do."""
+    """The weakest of several verdicts: a claim holds only where all its parts do. Of none: open."""
     order = (NOT, OPEN, DIRECTION, REPRODUCED)
-    return min(verdicts, key=order.index)
+    return min(verdicts, key=order.index, default=OPEN)
 
 
 def _points(effect: MeanInterval) -> str:
@@ -368,12 +380,36 @@ def _dverge_cuts(record: Record) -> Judgement:
 # --- Chapters 6 to 8: autoencoders ---------------------------------------------------------------
 
 
-def _gain(record: Record, attack: str, epsilon: float | None, *, over: str = "autoencoder",
-          arm: str = "dna", rule: str = "either", objective: str = "printed") -> MeanInterval:  # fmt: skip
+def _gain(record: Record, attack: str, epsilon: float | None, **options: str) -> MeanInterval:
+    return difference(*_two(record, attack, epsilon, **options))
+
+
+def _two(record: Record, attack: str, epsilon: float | None, *, over: str = "autoencoder", arm: str = "dna",
+         rule: str = "either", objective: str = "printed") -> tuple[BySeed, BySeed]:  # fmt: skip
+    """Shares read rightly, by seed: of the arm, and of the one over which it may have a lead."""
     where = {"attack": attack if epsilon else None, "epsilon": epsilon or 0.0, "objective": objective}
-    dna = summaries.reconstruction_by_seed(record, arm=arm, rule=rule, **where)
     other_rule = "either" if over == "autoencoder" else rule
-    return difference(dna, summaries.reconstruction_by_seed(record, arm=over, rule=other_rule, **where))
+    return (
+        summaries.reconstruction_by_seed(record, arm=arm, rule=rule, **where),
+        summaries.reconstruction_by_seed(record, arm=over, rule=other_rule, **where),
+    )
+
+
+def _gains(record: Record, attack: str, **options: str) -> tuple[str, list[MeanInterval]]:
+    """The gain in points at rising ε, and the gains that count: those with an arm above the `FLOOR`."""
+    points, told = [], []
+    for epsilon in _epsilons(record):
+        shares = _two(record, attack, epsilon, **options)
+        gain = difference(*shares)
+        above = max(summaries.over(share).mean for share in shares) >= FLOOR
+        points.append(_points(gain).removesuffix(" points") + " (floor)" * (not above))
+        told += [gain] * above
+    return ", ".join(points), told
+
+
+def _judged(text: str, told: list[MeanInterval]) -> Judgement:
+    text += " points at rising ε"
+    return Judgement(text, max((gain.n for gain in told), default=0), worst(map(verdict, told)))
 
 
 def _epsilons(record: Record) -> list[float]:
@@ -385,14 +421,9 @@ def _more(attacks: tuple[str, ...], **options: str) -> Callable[[Record], Judgem
     """Is the DNA better at every ε of every attack?"""
 
     def rule(record: Record) -> Judgement:
-        run = [a for a in attacks if a in record.config["attacks"]]
-        gains = {a: [_gain(record, a, e, **options) for e in _epsilons(record)] for a in run}
-        text = "; ".join(
-            f"{attack.upper()} " + ", ".join(_points(gain).removesuffix(" points") for gain in of_attack)
-            for attack, of_attack in gains.items()
-        )
-        everything = [gain for of_attack in gains.values() for gain in of_attack]
-        return Judgement(f"{text} points at rising ε", everything[0].n, worst(map(verdict, everything)))
+        found = {a: _gains(record, a, **options) for a in attacks if a in record.config["attacks"]}
+        text = "; ".join(f"{attack.upper()} {points}" for attack, (points, _) in found.items())
+        return _judged(text, [gain for _, told in found.values() for gain in told])
 
     return rule
 
@@ -430,16 +461,14 @@ def _larger_gap(mnist: Record, cifar: Record) -> Judgement:
 
 def _unshared(objective: str) -> Callable[[Record], Judgement]:
     def rule(record: Record) -> Judgement:
-        parts, texts = [], []
-        for a, b in ((4, 2), (6, 4)):
-            gains = [
-                _gain(record, "pgd", e, arm=f"unshared_{a}", over=f"unshared_{b}", objective=objective)
-                for e in _epsilons(record)
-            ]
-            parts += gains
-            texts.append(f"{b} to {a}: " + ", ".join(_points(g).removesuffix(" points") for g in gains))
-        text = "; ".join(texts) + " points at rising ε"
-        return Judgement(text, parts[0].n, worst(map(verdict, parts)))
+        found = {
+            f"{b} to {a}": _gains(
+                record, "pgd", arm=f"unshared_{a}", over=f"unshared_{b}", objective=objective
+            )
+            for a, b in ((4, 2), (6, 4))
+        }
+        text = "; ".join(f"{step}: {points}" for step, (points, _) in found.items())
+        return _judged(text, [gain for _, told in found.values() for gain in told])
 
     return rule
 

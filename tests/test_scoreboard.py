@@ -49,6 +49,7 @@ def test_a_claim_of_several_parts_is_as_weak_as_its_weakest():
     assert worst([REPRODUCED, DIRECTION, REPRODUCED]) == DIRECTION
     assert worst([DIRECTION, OPEN, REPRODUCED]) == OPEN
     assert worst([OPEN, NOT]) == NOT
+    assert worst([]) == OPEN
 
 
 def row(right, *, attack="pgd", epsilon=0.05, objective="printed", n=100):
@@ -96,6 +97,24 @@ def test_more_images_saved_is_judged_seed_by_seed(dna, expected):
         assert "FGSM 20 ± 0, 20 ± 0, 20 ± 0" in judged.ours
 
 
+def test_where_both_arms_read_less_than_one_image_in_a_hundred_nothing_is_judged():
+    record = autoencoders(autoencoder=(40, 41), dna=(60, 61))
+
+    def attacked(right):
+        for trial in record.trials:
+            for r in trial["values"]["attacked"]:
+                if r["epsilon"] == 0.15:
+                    r.update(dict.fromkeys(("first", "second", "either"), right[trial["setting"]["arm"]]))
+        return claim("C10a").judge(record)
+
+    assert attacked({"autoencoder": 0.9, "dna": 0.2}).verdict == REPRODUCED
+    assert "FGSM 20 ± 0, 20 ± 0, -1 ± 0 (floor); PGD" in attacked({"autoencoder": 0.9, "dna": 0.2}).ours
+    judged = attacked({"autoencoder": 1.1, "dna": 0.2})
+    assert judged.verdict == NOT and "floor" not in judged.ours
+    nothing = autoencoders(autoencoder=(0, 0), dna=(0, 0))
+    assert claim("C10a").judge(nothing).verdict == OPEN
+
+
 def test_more_unshared_layers_must_help_at_both_steps():
     record = autoencoders(unshared_2=(40, 41), unshared_4=(50, 51), unshared_6=(49, 50))
     assert claim("C14a").judge(record).verdict == NOT
@@ -130,6 +149,18 @@ def test_the_table_shows_the_verdict_of_the_largest_scale(monkeypatch):
     line = scoreboard.table(only).splitlines()[-1]
     assert f"| {NOT} |" in line and "20 ± 0" in line and "-10 ± 0" in line
     assert f"| {REPRODUCED} |" in scoreboard.table(only, scales=("laptop",))
+
+
+def test_a_chapter_s_answer_names_the_other_scale_where_its_verdict_differs(monkeypatch):
+    right = {"laptop": (60, 50, 41), "paper": (60, 61, 62)}
+    made = {s: autoencoders(autoencoder=(40, 41, 42), dna=dna) for s, dna in right.items()}
+    monkeypatch.setattr(Record, "whole_seeds", [0, 1, 2])
+    monkeypatch.setattr(records, "current", lambda name, scale: made.get(scale))
+    line = scoreboard.answers("C10a").splitlines()[-1]
+    assert f". **{REPRODUCED}**: " in line
+    assert line.endswith(f", paper scale; at laptop scale *{DIRECTION}* (n = 3).")
+    made["laptop"] = made["paper"]
+    assert scoreboard.answers("C10a").endswith(", paper scale.")
 
 
 def test_a_difference_is_paired_by_seed_and_drops_what_has_no_partner():
