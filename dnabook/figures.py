@@ -114,7 +114,9 @@ def predictability(record: Record) -> Figure:
                 mean = summaries.predictability(summaries.healthy(record), **where)
                 style = {"color": colour, "marker": marker, "mfc": face, "markersize": 9, "capsize": 4}
                 if mean.n:
-                    axis.errorbar(x + shift, max(mean.mean, LOWEST), _bar(mean), **style)
+                    centre, ends = max(mean.mean, LOWEST), (mean.mean - _bar(mean), mean.mean + _bar(mean))
+                    below, above = (abs(max(end, LOWEST) - centre) for end in ends)
+                    axis.errorbar(x + shift, centre, [[below], [above]], **style)
         axis.set(title=ARCHITECTURES[architecture], xticks=range(len(arms)), ylim=(LOWEST - 0.05, 1.05))
         axis.set(xlim=(-0.5, len(arms) - 0.5))
         axis.set_xticklabels([ARMS[arm][0] for arm in arms])

@@ -143,8 +143,8 @@ def _breaking(record: Record) -> str:
         return text
     ahead, back = (plain(fall) for fall in _falls_of_r2(summaries.healthy(record)))
     return (
-        f"{text}. In the others predictability (R²) falls by {ahead} in the direction that the loss acts on "
-        f"and by {back} in the other"
+        f"{text}. In the other{'s' * (of - lost > 1)} predictability (R²) falls by {ahead} in the direction "
+        f"that the loss acts on and by {back} in the other"
     )
 
 

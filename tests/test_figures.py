@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_summaries import counts, trial
 
-from dnabook import figures, records, summaries
+from dnabook import figures, measures, records, summaries
 from dnabook.records import Record
 from dnabook.training import quiet
 
@@ -119,6 +119,19 @@ def test_values_far_below_zero_stay_in_sight_on_the_lower_edge():
     points = [line for line in axis.lines if line.get_alpha()] + [bar[0] for bar in axis.containers]
     drawn = [y for line in points for y in line.get_ydata()]
     assert min(drawn) == figures.LOWEST > axis.get_ylim()[0]
+
+
+def test_an_interval_around_a_mean_below_the_edge_ends_where_it_ends():
+    record = transfer_record()
+    shares = (-3.0, -1.0, 0.1)
+    for one in record.trials:
+        for row in one["values"]["predictability"]:
+            row["heldout"] = shares[one["seed"]]
+    expected = measures.mean_interval(list(shares))
+    container = figures.predictability(record).axes[0].containers[0]
+    ((_, low), (_, high)) = container[2][0].get_segments()[0]
+    assert expected.mean < figures.LOWEST < expected.mean + expected.half_width
+    assert (low, high) == pytest.approx((figures.LOWEST, expected.mean + expected.half_width))
 
 
 def test_no_interval_is_drawn_for_fewer_than_three_pairs():
