@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from dnabook import summaries
@@ -363,6 +364,11 @@ def growth(
             x, y = zip(*sorted(points), strict=True)
             axis.plot(x, y, marker=marker, color=colour, label=name)
         axis.set(xlabel=xlabel, xscale="log", yscale="log")
+        axis.set_xticks(x[::-2], [f"{number:,}" for number in x[::-2]])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_minor_locator(NullLocator())
         axis.legend(fontsize=8)
     axes[0].set_ylabel(ylabel)
     figure.supxlabel(corner, x=0.995, ha="right", fontsize=7, color="0.4")
