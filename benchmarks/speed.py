@@ -45,6 +45,7 @@ from dnabook import (
     pgd,
     products,
     records,
+    regression,
     training,
 )
 from dnabook.autoencoders import cifar10_autoencoder, mnist_autoencoder
@@ -110,7 +111,7 @@ def loss(how: str, n: int, m: int) -> dict[str, Any]:
         wide, weight = (a.double(), b.double()), torch.randn(m, m, device=DEVICE)
         return measure(
             lambda: (
-                wide[0].T @ wide[0],
+                regression._gram(wide[0]),
                 wide[0].T @ wide[1],
                 products.linear(a, weight),
                 products.linear(b, weight.T),
@@ -176,7 +177,7 @@ def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) ->
     calls: list[tuple[nn.Module, Tensor]] = []
     for model in models:
         hooks = [
-            layer.register_forward_hook(lambda layer, given, _: calls.append((layer, given[0].detach())))
+            layer.register_forward_hook(lambda layer, given, _: calls.append((layer, given[0])))
             for layer in model.modules()
             if isinstance(layer, kinds)
         ]
@@ -185,8 +186,8 @@ def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) ->
             hook.remove()
     prepared = []
     for layer, given in calls:
-        first = weights and given.shape == x.shape  # pixels need no gradient in training
-        given.requires_grad_(not first)
+        first = weights and not given.requires_grad  # pixels need no gradient in training
+        given = given.detach().requires_grad_(not first)
         wanted = [*([] if first else [given]), *(layer.parameters() if weights else [])]
         prepared.append((layer, given, wanted, torch.randn_like(layer(given))))
     return measure(lambda: [torch.autograd.grad(layer(z), w, g) for layer, z, w, g in prepared])

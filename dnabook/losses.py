@@ -54,9 +54,9 @@ def correlation_loss(
 
     N ≤ M1 lets z1 fit z2 exactly: SS_res is then 0 and the loss is near its ceiling, log(SS_total/ε + 1), or
     log(1/ε + 1) when corrected. Constant, dead or duplicated columns of z1 are dropped. A constant z2 gives
-    0, but the ceiling when corrected, where a dead unit counts as explained: as the other direction is then
-    near 0, the mean of both is half the ceiling, 3.5, and all of it when both are constant. Never nan on
-    finite input, nor are the gradients.
+    0 when released, and the ceiling when corrected, where a dead unit counts as explained: as the other
+    direction is then near 0, the mean of both is half the ceiling, 3.5, and all of it when both are constant.
+    Never nan on finite input, nor are the gradients.
     The gradient holds the regression weights fixed, which is exact because they are optimal; second
     derivatives are therefore not those of the loss.
     Raises ValueError on mismatched shapes or an unknown variant.

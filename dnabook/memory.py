@@ -16,7 +16,7 @@ from functools import cache
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed memory for the next step, instead of returning it to the system each time.
 
-    `make bench` measures what it saves. Elsewhere than on Linux with glibc nothing happens.
+    Elsewhere than on Linux with glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

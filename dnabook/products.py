@@ -20,7 +20,10 @@ ONEDNN = torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b, as `torch.nn.functional.linear`: (N, K), (M, K) and (M,) -> (N, M), with every derivative."""
+    """x Wᵀ + b, as `torch.nn.functional.linear`: (N, K), (M, K) and (M,) -> (N, M), with every derivative.
+
+    Derivatives are those of backward passes, `torch.autograd`; `torch.func` needs `products.ONEDNN = False`.
+    """
     if not (ONEDNN and _plain(x) and _plain(weight)):
         return functional.linear(x, weight, bias)
     return _Product.apply(x, weight, bias)

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -239,7 +240,7 @@ def make(
     jobs, engine, threads, address: how trials are spread, see `engines.plan`; by default they run here, one
       after the other. The engine does not change a trial's values, but on a processor its number of threads
       changes the last digits of sums, and training enlarges them; the provenance says how many there were.
-    A record made under another configuration is kept beside the new one, as `….old.json`.
+    A record made under another configuration, the last such, is kept beside the new one as `….old.json`.
 
     Raises ValueError for options that cannot be met, before any work. In parallel a trial that fails or whose
     process dies does not stop the others: when they are done, MissingTrials tells which lack.
@@ -336,7 +337,7 @@ def _run_trial(
     context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    started = time.perf_counter()
+    code, started = commit(), time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         values = module.run(module.SCALES[record.scale], setting, seed, context)
@@ -347,7 +348,12 @@ def _run_trial(
         "setting": setting,
         "seed": seed,
         "values": values,
-        "provenance": {**_provenance(device), "data": digest, "seconds": round(seconds, 1)},
+        "provenance": {
+            **_provenance(device),
+            "commit": code,
+            "data": digest,
+            "seconds": round(seconds, 1),
+        },
     }
     return trial, kept
 
@@ -419,16 +425,20 @@ def _provenance(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit, "-dirty" where files differ from it, or "unknown" outside a checkout."""
+    """The checkout's commit, "-dirty" where files differ from it, or "unknown" outside a checkout.
+
+    Records themselves do not count: trials are saved while others run.
+    """
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():
         return "unknown"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    git = partial(subprocess.run, cwd=checkout, capture_output=True, text=True, timeout=30, check=True)
     try:
-        run = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=30, check=True)
+        name = git(["git", "describe", "--always", "--abbrev=10"]).stdout.strip()
+        changed = git(["git", "status", "--porcelain", "-uno", "--", ".", ":!book/results"]).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return run.stdout.strip() or "unknown"
+    return name + "-dirty" * bool(changed)
 
 
 # --- Weights -------------------------------------------------------------------------------------

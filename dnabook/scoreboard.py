@@ -3,8 +3,8 @@
 A verdict compares arms seed by seed. *Reproduced*: the 95 % interval of the mean difference lies on the
 paper's side of zero. *Direction only*: the mean does, the interval does not. *Not reproduced*: the mean is
 on the other side. An absence that the paper claims needs an interval inside a stated margin. *Not testable as
-printed*: what is printed cannot be meant, or nothing could contradict it. An ε at which both autoencoders
-that are compared read less than one image in a hundred does not count.
+printed*: what is printed cannot be meant, or nothing could contradict it. Rules that look at every ε of two
+autoencoders leave out one at which both read less than one image in a hundred.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _differing(claim: Claim, shown: Judgement | None) -> Iterator[str]:
 
 
 def finding() -> str:
-    """What the book finds, as Markdown: four lines of numbers, each from the largest scale recorded."""
+    """What the book finds, as Markdown: four lines of numbers, each at the scale of `records.evidence`."""
     distance, features, transfer, mnist = map(
         records.best, ("parameter_distance", "feature_correlation", "transfer", "autoencoder_mnist")
     )
@@ -122,7 +122,7 @@ def finding() -> str:
         ("Two necks", _two_necks(mnist), mnist),
     )
     return "\n".join(
-        f"- **{name}.** {text} ({record.scale} scale, {_count(len(record.seeds), 'seed')})."
+        f"- **{name}.** {text} ({record.scale} scale, {_count(len(record.whole_seeds), 'seed')})."
         for name, text, record in lines
     )
 
@@ -229,7 +229,7 @@ def _distance(record: Record) -> Judgement:
     by_epsilon = {e: summaries.rank_correlation(record, e) for e in record.config["epsilons"]}
     text = ", ".join(f"{plain(rho)} at {epsilon:.2f}" for epsilon, rho in by_epsilon.items())
     verdicts = [absence(rho, 0.3) for rho in by_epsilon.values()]
-    return Judgement(f"Spearman's ρ {text}", len(record.seeds), worst(verdicts))
+    return Judgement(f"Spearman's ρ {text}", min(rho.n for rho in by_epsilon.values()), worst(verdicts))
 
 
 def _rises(record: Record) -> Judgement:
@@ -332,7 +332,7 @@ def _cost(record: Record) -> Judgement:
     lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
     within = [absence(loss, 0.02) for loss in losses]
     text = f"{'; '.join(texts)}; {lost} of {of} CNN pairs collapse"
-    return Judgement(text, max(loss.n for loss in losses), NOT if lost else worst(within))
+    return Judgement(text, min(loss.n for loss in losses), NOT if lost else worst(within))
 
 
 def _not_robust(record: Record) -> Judgement:
@@ -447,6 +447,8 @@ def _one_path(record: Record) -> Judgement:
 
 
 def _larger_gap(mnist: Record, cifar: Record) -> Judgement:
+    if any("pgd" not in record.config["attacks"] for record in (mnist, cifar)):
+        return Judgement("PGD is not recorded at this scale", 0, OPEN)
     gaps = []
     for record in (mnist, cifar):
         by_epsilon = [_gain(record, "pgd", e) for e in _epsilons(record)]
@@ -454,7 +456,9 @@ def _larger_gap(mnist: Record, cifar: Record) -> Judgement:
     sets = {trial["values"]["images"] for trial in cifar.trials}
     text = f"largest PGD gain {_points(gaps[0])} on MNIST, {_points(gaps[1])} on {', '.join(sorted(sets))}"
     apart = MeanInterval(
-        gaps[1].mean - gaps[0].mean, math.hypot(gaps[0].half_width, gaps[1].half_width), gaps[1].n
+        gaps[1].mean - gaps[0].mean,
+        math.hypot(gaps[0].half_width, gaps[1].half_width),
+        min(gap.n for gap in gaps),
     )
     return Judgement(text, apart.n, verdict(apart))
 
@@ -477,9 +481,12 @@ def _necks(record: Record) -> Judgement:
     names = [arm for arm in record.config["arms"] if arm.startswith(("code_", "deeper_"))]
     middle = _epsilons(record)[len(_epsilons(record)) // 2]
     gains = {arm: _gain(record, "pgd", middle, arm=arm, over="unshared_2") for arm in names}
-    helped = [arm for arm, gain in gains.items() if verdict(gain) == REPRODUCED]
+    if not gains:
+        return Judgement("no such neck at this scale", 0, OPEN)
+    hurt = any(verdict(gain) == NOT and gain.mean + gain.half_width < 0 for gain in gains.values())
+    all_help = all(verdict(gain) == REPRODUCED for gain in gains.values())
     text = ", ".join(f"{arm.replace('_', ' ')} {_points(gain)}" for arm, gain in gains.items())
-    result = REPRODUCED if len(helped) < len(names) else NOT
+    result = REPRODUCED if hurt else NOT if all_help else OPEN
     return Judgement(f"{text} under PGD at ε = {middle:.2f}", next(iter(gains.values())).n, result)
 
 

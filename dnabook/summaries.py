@@ -107,14 +107,19 @@ def reconstruction_by_seed(
     rule: "first", "second", "mean_path" (their mean), "either", "both", "mean_probability",
     "higher_confidence" or "exactly_one".  objective: of Eq. 10, or "strongest", the worst of all.
     Plain autoencoders are attacked by Eq. 11 whatever the objective.  table: "attacked" or "fixed".
+    Raises ValueError for an attack or objective that was not recorded.
     """
     found = {}
     for trial in record.trials:
         if trial["setting"]["arm"] != arm:
             continue
         values = trial["values"]
-        rows = [values["clean"]] if attack is None else _same_attack(values[table], attack, epsilon)
+        clean = attack is None and table == "attacked"
+        rows = [values["clean"]] if clean else _same_attack(values[table], attack or "none", epsilon)
         named = [row for row in rows if row.get("objective") == objective]
+        if not named and len(rows) > 2:  # with one neck there are two: its own objective and "strongest"
+            known = ", ".join(row["objective"] for row in rows)
+            raise ValueError(f"objective {objective!r} is not recorded of {arm}; known: {known}")
         row = (named or rows)[-1]
         right = (row["first"] + row["second"]) / 2 if rule == "mean_path" else row[rule]
         found[trial["seed"]] = right / row["n"]

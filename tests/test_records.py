@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -336,6 +337,23 @@ def test_every_trial_says_where_when_and_on_what_it_ran(fake):
     assert provenance["data"] == "0123456789ab" and "data" not in trial["values"]
     assert 10 < provenance["peak_memory_mib"] < 1e6
     assert provenance["seconds"] >= 0
+
+
+def test_commit_is_dirty_where_code_differs_but_not_where_only_records_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "dnabook" / "records.py"))
+    files = [tmp_path / "dnabook" / "records.py", tmp_path / "book" / "results" / "made-up-smoke.json"]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_text("1\n")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    clean = records.commit()
+    assert re.fullmatch("[0-9a-f]{10}", clean)
+    files[1].write_text("2\n")
+    assert records.commit() == clean
+    files[0].write_text("2\n")
+    assert records.commit() == f"{clean}-dirty"
 
 
 def test_commit_is_unknown_outside_a_checkout(monkeypatch, tmp_path):

@@ -122,6 +122,29 @@ def test_more_unshared_layers_must_help_at_both_steps():
     assert claim("C14a").judge(record).verdict == REPRODUCED
 
 
+@pytest.mark.parametrize(
+    ("necks", "expected"),
+    [
+        ({"code_16": (60, 61), "deeper_1": (30, 31)}, REPRODUCED),
+        ({"code_16": (60, 61), "deeper_1": (70, 71)}, NOT),
+        ({"code_16": (60, 61), "deeper_1": (30, 60)}, OPEN),  # too wide to say
+        ({"code_16": (60,), "deeper_1": (30,)}, OPEN),
+        ({}, OPEN),
+    ],
+)
+def test_a_neck_that_does_not_help_must_be_shown_and_not_only_left_open(necks, expected):
+    seeds = len(next(iter(necks.values()), (0, 0)))
+    record = autoencoders(unshared_2=(40, 41)[:seeds], **necks)
+    assert claim("C15").judge(record).verdict == expected
+
+
+def test_claims_on_pgd_are_open_where_only_fgsm_is_recorded():
+    record = autoencoders(autoencoder=(40, 41), dna=(60, 61))
+    other = autoencoders(autoencoder=(40, 41), dna=(60, 61))
+    other.config["attacks"] = ["fgsm"]
+    assert claim("C13").judge(record, other).verdict == OPEN
+
+
 def test_every_claim_names_known_experiments_and_an_existing_chapter():
     assert len({c.id for c in CLAIMS}) == len(CLAIMS)
     for c in CLAIMS:
@@ -179,6 +202,24 @@ def test_reconstruction_reads_the_rule_the_attack_and_the_objective():
     assert summaries.reconstruction(record, arm="dna").mean == pytest.approx(0.9)
     with pytest.raises(ValueError, match=r"pgd at ε = 0\.5"):
         summaries.reconstruction(record, arm="dna", attack="pgd", epsilon=0.5)
+
+
+def test_an_objective_that_was_not_recorded_is_not_answered_by_another():
+    record = autoencoders(dna=(60,))
+    record.trials[0]["values"]["attacked"].append(row(20, objective="corrected"))
+    where = {"arm": "dna", "attack": "pgd", "epsilon": 0.05}
+    assert summaries.reconstruction(record, objective="corrected", **where).mean == pytest.approx(0.2)
+    with pytest.raises(
+        ValueError, match="'released' is not recorded of dna; known: printed, strongest, corr"
+    ):
+        summaries.reconstruction(record, objective="released", **where)
+
+
+def test_the_fixed_classifier_has_a_clean_row_of_its_own():
+    record = autoencoders(dna=(60,))
+    record.trials[0]["values"]["fixed"] = [row(70, attack="none", epsilon=0.0)]
+    assert summaries.reconstruction(record, arm="dna", table="fixed").mean == pytest.approx(0.7)
+    assert summaries.reconstruction(record, arm="dna").mean == pytest.approx(0.9)
 
 
 def test_a_plain_autoencoder_is_read_from_the_attack_it_has():

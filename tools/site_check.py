@@ -45,7 +45,7 @@ PHONE, DESK, SHEET = (
 )
 BROWSERS = 2  # at once: one a core of a small machine
 WORDS_OF_ALT = 6  # fewer name a figure; a finding is a sentence
-NOT_READ = {"search.html", "genindex.html", "py-modindex.html", "404.html"}  # pages that no sitemap lists
+UNLISTED = {"search.html", "genindex.html", "py-modindex.html", "404.html"}  # pages that no sitemap lists
 
 # What axe-core finds in the theme and cannot be mended here: (rule, part of the element's HTML): the reason.
 ALLOWED: dict[tuple[str, str], str] = {}
@@ -206,7 +206,7 @@ def sitemap_faults(site: Site) -> list[Fault]:
         return [Fault("sitemap.xml", "sitemap", "missing")]
     listed = re.findall(r"<loc>(.*?)</loc>", (site.folder / "sitemap.xml").read_text(encoding="utf-8"))
     paths = {url.removeprefix(site.baseurl) for url in listed}
-    pages = {page for page in site.pages() if page not in NOT_READ and not page.startswith("_modules/")}
+    pages = {page for page in site.pages() if page not in UNLISTED and not page.startswith("_modules/")}
     wanted = {page for page in pages if not redirect(site.folder / page)}
     faults = [Fault("sitemap.xml", "sitemap", f"forgets {page}") for page in sorted(wanted - paths)]
     return faults + [Fault("sitemap.xml", "sitemap", f"lists {p}, no page") for p in sorted(paths - wanted)]
