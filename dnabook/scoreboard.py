@@ -409,7 +409,7 @@ def _gains(record: Record, attack: str, **options: str) -> tuple[str, list[MeanI
 
 def _judged(text: str, told: list[MeanInterval]) -> Judgement:
     text += " points at rising ε"
-    return Judgement(text, max((gain.n for gain in told), default=0), worst(map(verdict, told)))
+    return Judgement(text, min((gain.n for gain in told), default=0), worst(map(verdict, told)))
 
 
 def _epsilons(record: Record) -> list[float]:
