@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from dnabook.products import Linear
@@ -90,3 +91,19 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in before:
             module.training = mode
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within the block PyTorch's own generators start at the seed; afterwards they go on as if nothing was.
+
+    That of the CPU, which draws the weights of new models, and of one GPU where `device` names it. Other GPUs
+    are left alone.
+    """
+    gpu = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpu):
+        torch.default_generator.manual_seed(seed)
+        for each in gpu:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(seed)
+        yield

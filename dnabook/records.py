@@ -16,8 +16,8 @@ import importlib
 import json
 import os
 import platform
-import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,13 @@ from tqdm.auto import tqdm
 import dnabook
 from dnabook import data, engines
 from dnabook.experiments import NAMES, Context
+from dnabook.models import seeded
 from dnabook.training import quiet
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
 
 SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
@@ -338,8 +344,7 @@ def _run_trial(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     code, started = commit(), time.perf_counter()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         values = module.run(module.SCALES[record.scale], setting, seed, context)
     seconds = time.perf_counter() - started + sum(c.seconds_before for c in checkpoints)
     values = json.loads(json.dumps(values))
@@ -408,11 +413,7 @@ def _json(value: Any, indent: str = "") -> str:
 
 def _provenance(device: torch.device) -> dict[str, Any]:
     cuda = device.type == "cuda"
-    memory = (
-        torch.cuda.max_memory_allocated(device) / 2**20
-        if cuda
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    )
+    memory = torch.cuda.max_memory_allocated(device) if cuda else _peak_memory()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if cuda else f"CPU {platform.machine()}",
@@ -420,8 +421,16 @@ def _provenance(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "dnabook": dnabook.__version__,
         "commit": commit(),
-        "peak_memory_mib": round(memory),
+        "peak_memory_mib": round(memory / 2**20),
     }
+
+
+def _peak_memory() -> int:
+    """Bytes that this process has held at most; 0 where the system does not tell."""
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, elsewhere KiB
 
 
 def commit() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
-from dnabook.models import ARCHITECTURES, CNN, FullyConnected, evaluating
+from dnabook.models import ARCHITECTURES, CNN, FullyConnected, evaluating, seeded
 
 BOTH = pytest.mark.parametrize("architecture", [CNN, FullyConnected])
 
@@ -194,3 +195,41 @@ def test_evaluating_leaves_other_models_and_no_models_alone(pair):
     before = modes(pair[1])
     with evaluating(pair[0]), evaluating():
         assert modes(pair[1]) == before
+
+
+def test_seeded_starts_at_the_seed_and_goes_on_afterwards_as_if_nothing_was():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with seeded(1):
+        first = torch.rand(3)
+    with seeded(1):
+        assert torch.rand(3).equal(first)
+    assert torch.rand(3).equal(expected)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Two GPUs that are not there, and which of them is asked for what."""
+    notes = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: notes.append(f"get {device}"))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: notes.append(f"set {device}"))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: notes.append(f"seed {seed}"))
+    return notes
+
+
+def test_seeded_asks_no_gpu_on_a_machine_with_two(asked):
+    with seeded(1):
+        pass
+    with seeded(1, torch.device("cpu")):
+        pass
+    assert asked == []
+
+
+def test_seeded_seeds_the_gpu_that_it_is_given_and_gives_its_state_back(asked):
+    with seeded(7, torch.device("cuda:1")):
+        assert asked == ["get cuda:1", "seed 7"]
+    assert asked == ["get cuda:1", "seed 7", "set cuda:1"]

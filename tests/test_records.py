@@ -339,6 +339,20 @@ def test_every_trial_says_where_when_and_on_what_it_ran(fake):
     assert provenance["seconds"] >= 0
 
 
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_is_in_bytes_whatever_unit_the_system_counts_in(monkeypatch, system, unit):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(
+        records.resource, "getrusage", lambda who: types.SimpleNamespace(ru_maxrss=2**30 // unit)
+    )
+    assert records._provenance(torch.device("cpu"))["peak_memory_mib"] == 1024
+
+
+def test_provenance_has_no_peak_memory_where_the_system_does_not_tell(monkeypatch):
+    monkeypatch.setattr(records, "resource", None)
+    assert records._provenance(torch.device("cpu"))["peak_memory_mib"] == 0
+
+
 def test_commit_is_dirty_where_code_differs_but_not_where_only_records_do(monkeypatch, tmp_path):
     monkeypatch.setattr(records, "__file__", str(tmp_path / "dnabook" / "records.py"))
     files = [tmp_path / "dnabook" / "records.py", tmp_path / "book" / "results" / "made-up-smoke.json"]

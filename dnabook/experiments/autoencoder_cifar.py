@@ -14,7 +14,7 @@ import torch
 from dnabook import data
 from dnabook.autoencoders import Reconstructor
 from dnabook.experiments import Context
-from dnabook.experiments.reconstruction import ARMS, Training, attack_rows, clean_row, quality, train
+from dnabook.experiments.reconstruction import ARMS, Training, examine, train
 
 TITLE = "Attacked photographs through a DNA and through a plain autoencoder (Figs. 8, 9)"
 
@@ -62,8 +62,8 @@ def settings(config: Config) -> list[dict[str, Any]]:
 def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
     """Train an autoencoder and its classifier, and attack both together.
 
-    Values: "images", the data set that was found; "accuracy", "clean", "attacked", "quality" and "history" as
-    in `autoencoder_mnist`, clean values on the first `clean_images` test images.
+    Values: "images", the data set that was found, and those of `reconstruction.examine`, clean values on the
+    first `clean_images` test images.
     """
     images = data.load_or_stand_in(config.images, device=context.device)[: config.training.train_images]
     test = data.load_or_stand_in(config.images, "test", device=context.device)[: config.clean_images]
@@ -73,13 +73,6 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         pixels = (some.x * 255).round().to(torch.uint8)
         context.keep(dna=autoencoder, dna_classifier=classifier, examples=pixels, labels=some.y)
     model = Reconstructor(autoencoder, classifier).eval()
-    rows = attack_rows(
-        model, test[: config.test_images], config.attacks, tuple(e / 255 for e in config.epsilons_255),
-        config.objectives, steps=config.steps, step_size=config.step_size, seed=seed, context=context,
-    )  # fmt: skip
-    clean = clean_row(model, test)
-    return {
-        "data": test.digest, "images": test.name,
-        "accuracy": [clean["first"] / len(test), clean["second"] / len(test)], "clean": clean,
-        "attacked": rows, "quality": quality(autoencoder, test), "history": history,
-    }  # fmt: skip
+    epsilons = tuple(e / 255 for e in config.epsilons_255)
+    values = examine(model, test, config, epsilons, history=history, seed=seed, context=context)
+    return {"images": test.name, **values}

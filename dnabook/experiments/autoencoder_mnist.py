@@ -18,7 +18,7 @@ from dnabook.experiments.reconstruction import (
     DigitsConfig,
     attack_rows,
     clean_row,
-    quality,
+    examine,
     train,
     train_on_images,
 )
@@ -52,28 +52,24 @@ def settings(config: Config) -> list[dict[str, Any]]:
 def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
     """Train an autoencoder and its classifier, and attack both together.
 
-    Values: "accuracy" on clean images, [of the classifier's own reconstructions by the first path, by the
-    last]; "clean" counts by rule on all test images; "attacked", rows of `reconstruction.attack_rows` on the
-    first `test_images`; "fixed", clean and PGD rows read by a classifier trained on the images themselves;
-    "classifier_alone", that classifier's accuracy; "quality"; "history".
+    Values: those of `reconstruction.examine`; "fixed", clean and PGD rows read by a classifier trained on the
+    images themselves; "classifier_alone", that classifier's accuracy.
     """
     images = data.load("mnist", limit=config.training.train_images, device=context.device)
     test = data.load("mnist", "test", device=context.device)
-    attacked = test[: config.test_images]
     autoencoder, classifier, history = train(config.training, ARMS[setting["arm"]], images, seed, context)
     if setting["arm"] in KEPT:
         context.keep(**{setting["arm"]: autoencoder, f"{setting['arm']}_classifier": classifier})
     model = Reconstructor(autoencoder, classifier).eval()
-    options = {"steps": config.steps, "step_size": config.step_size, "seed": seed, "context": context}
-    rows = attack_rows(model, attacked, config.attacks, config.epsilons, config.objectives, **options)
+    values = examine(model, test, config, config.epsilons, history=history, seed=seed, context=context)
 
     alone = train_on_images(config.training, images, seed, context)
     fixed = Reconstructor(autoencoder, alone).eval()
-    fixed_rows = attack_rows(fixed, attacked, ("pgd",), config.epsilons, config.objectives[:1], **options)
-    clean = clean_row(model, test)
+    fixed_rows = attack_rows(
+        fixed, test[: config.test_images], ("pgd",), config.epsilons, config.objectives[:1],
+        steps=config.steps, step_size=config.step_size, seed=seed, context=context,
+    )  # fmt: skip
     return {
-        "data": test.digest, "accuracy": [clean["first"] / len(test), clean["second"] / len(test)],
-        "clean": clean, "attacked": rows, "fixed": [clean_row(fixed, test), *fixed_rows],
-        "classifier_alone": measures.accuracy(alone, test.x, test.y), "quality": quality(autoencoder, test),
-        "history": history,
+        **values, "fixed": [clean_row(fixed, test), *fixed_rows],
+        "classifier_alone": measures.accuracy(alone, test.x, test.y),
     }  # fmt: skip

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnabook import data, measures
+from dnabook import data
 from dnabook.experiments import Context
 from dnabook.experiments.pairs import (
-    DIRECTIONS,
     TRAINING,
     Pair,
     Training,
     accuracies,
     feature_pair,
+    first_component,
+    predictability_rows,
     train,
     transfer_rows,
 )
@@ -71,26 +72,14 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     context.keep(**{name_of(weight, number): model for number, model in enumerate(pair, 1)})
     test = data.load("mnist", "test", device=context.device)
     z = feature_pair(pair, test.x[: config.feature_images])
-    first = [measures.first_component(features) for features in z]
-    predictability = [
-        {"source": s, "target": t, "heldout": measures.r_squared(z[s - 1], z[t - 1], heldout=True),
-         "live_units": measures.live_units(z[s - 1])}
-        for s, t in DIRECTIONS
-    ]  # fmt: skip
-    points = {
-        f"model_{number}": [round(value, 3) for value in component[: config.points].tolist()]
-        for number, component in enumerate(first, 1)
-    }
     rows = transfer_rows(
         pair, test[: config.test_images], ("pgd-linf",), (config.epsilon,), steps=config.steps, seed=seed,
         context=context,
     )  # fmt: skip
     return {
-        "data": test.digest, "accuracy": accuracies(pair, test), "predictability": predictability,
-        "first_component": {
-            "r_squared": measures.r_squared(first[0][:, None], first[1][:, None]),
-            "points": {**points, "label": test.y[: config.points].tolist()},
-        },
+        "data": test.digest, "accuracy": accuracies(pair, test),
+        "predictability": predictability_rows(z),
+        "first_component": first_component(z, test.y, config.points),
         "transfer": rows, "history": history,
     }  # fmt: skip
 

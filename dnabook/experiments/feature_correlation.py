@@ -20,6 +20,7 @@ from dnabook.experiments.pairs import (
     accuracies,
     feature_pair,
     feature_row,
+    first_component,
     train,
 )
 
@@ -58,7 +59,6 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     pair, _ = train(config.training, setting["architecture"], setting["arm"], seed, context)
     test = data.load("mnist", "test", limit=config.test_images, device=context.device)
     z = feature_pair(pair, test.x)
-    first = [measures.first_component(features) for features in z]
     batch = config.training.batch_size
     rows = []
     for source, target in DIRECTIONS:
@@ -70,13 +70,6 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         "data": test.digest,
         "accuracy": accuracies(pair, test),
         "predictability": rows,
-        "first_component": {
-            "r_squared": measures.r_squared(first[0][:, None], first[1][:, None]),
-            "points": {
-                "model_1": [round(value, 3) for value in first[0][: config.points].tolist()],
-                "model_2": [round(value, 3) for value in first[1][: config.points].tolist()],
-                "label": test.y[: config.points].tolist(),
-            },
-        },
+        "first_component": first_component(z, test.y, config.points),
         "features": [feature_row(pair, test, epsilon, seed) for epsilon in (0.0, *config.epsilons)],
     }

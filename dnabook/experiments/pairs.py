@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dnabook import attacks, data, losses, measures, training
 from dnabook.data import Images
 from dnabook.experiments import Context
-from dnabook.models import ARCHITECTURES
+from dnabook.models import ARCHITECTURES, seeded
 
 Pair = tuple[nn.Module, nn.Module]
 DIRECTIONS = ((1, 2), (2, 1))
@@ -87,8 +87,7 @@ def train(how: Training, architecture: str, arm: str, seed: int, context: Contex
 
 def new_pair(architecture: str, seed: int, context: Context) -> Pair:
     """Two models with different random weights, drawn from the seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         models = [ARCHITECTURES[architecture]() for _ in range(2)]
     return tuple(m.to(context.device, memory_format=torch.channels_last) for m in models)
 
@@ -163,3 +162,25 @@ def feature_row(pair: Pair, images: Images, epsilon: float, seed: int) -> dict[s
         for source, target in DIRECTIONS
     }
     return {"epsilon": epsilon, **directions, "pearson": measures.pearson(*z), "cka": measures.cka(*z)}
+
+
+def predictability_rows(z: tuple[Tensor, Tensor]) -> list[dict[str, Any]]:
+    """For each direction held-out R² from the source's features, and how many of those are alive."""
+    return [
+        {"source": s, "target": t, "heldout": measures.r_squared(z[s - 1], z[t - 1], heldout=True),
+         "live_units": measures.live_units(z[s - 1])}
+        for s, t in DIRECTIONS
+    ]  # fmt: skip
+
+
+def first_component(z: tuple[Tensor, Tensor], y: Tensor, points: int) -> dict[str, Any]:
+    """Figure 2: first principal components of both models' features, their R² and so many points."""
+    first = [measures.first_component(features) for features in z]
+    return {
+        "r_squared": measures.r_squared(first[0][:, None], first[1][:, None]),
+        "points": {
+            "model_1": [round(value, 3) for value in first[0][:points].tolist()],
+            "model_2": [round(value, 3) for value in first[1][:points].tolist()],
+            "label": y[:points].tolist(),
+        },
+    }

@@ -14,6 +14,7 @@ from dnabook import attacks, autoencoders, data, losses, measures, training
 from dnabook.autoencoders import NeckedAutoencoder, Reconstructor
 from dnabook.data import Images
 from dnabook.experiments import Context
+from dnabook.models import seeded
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,14 @@ def _fit(objective, how, epochs, batch_size, images, seed, context, settings) ->
 def new_autoencoder(arm: Arm, images: Images, seed: int) -> NeckedAutoencoder:
     """Figure 12's or Figure 13's autoencoder, by the images' shape, with weights drawn from the seed."""
     make = autoencoders.mnist_autoencoder if images.x.shape[1] == 1 else autoencoders.cifar10_autoencoder
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = make(arm.necks, arm.unshared, **dict(arm.shape))
     return model if images.x.shape[1] == 1 else model.to(memory_format=torch.channels_last)
 
 
 def new_classifier(images: Images, seed: int) -> nn.Module:
     """Figure 12d's or Figure 13d's classifier, by the images' shape, with weights drawn from the seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(10_000 + seed)  # not the autoencoder's own
+    with seeded(10_000 + seed):  # not the autoencoder's own
         if images.x.shape[1] == 1:
             return autoencoders.mnist_classifier()
         return autoencoders.CIFAR10Classifier()
@@ -174,6 +173,26 @@ def right(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         "mean_probability": probabilities.mean(1).argmax(1) == y,
         "higher_confidence": each.gather(1, surest[:, None])[:, 0],
     }
+
+
+def examine(
+    model: Reconstructor, test: Images, config: Any, epsilons: tuple[float, ...], *, history: dict, seed: int,
+    context: Context,
+) -> dict[str, Any]:  # fmt: skip
+    """What every autoencoder experiment records of a trained model.
+
+    "accuracy" on clean images, [of the first path, of the last]; "clean" counts by rule on all of `test`;
+    "attacked", rows of `attack_rows` on the first `config.test_images`; "quality"; "history"; "data".
+    """
+    rows = attack_rows(
+        model, test[: config.test_images], config.attacks, epsilons, config.objectives, steps=config.steps,
+        step_size=config.step_size, seed=seed, context=context,
+    )  # fmt: skip
+    clean = clean_row(model, test)
+    return {
+        "data": test.digest, "accuracy": [clean["first"] / len(test), clean["second"] / len(test)],
+        "clean": clean, "attacked": rows, "quality": quality(model.autoencoder, test), "history": history,
+    }  # fmt: skip
 
 
 def clean_row(model: Reconstructor, images: Images) -> dict[str, Any]:

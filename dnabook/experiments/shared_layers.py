@@ -17,9 +17,7 @@ from dnabook.experiments.reconstruction import (
     MNIST_TRAINING,
     Arm,
     DigitsConfig,
-    attack_rows,
-    clean_row,
-    quality,
+    examine,
     train,
 )
 
@@ -69,20 +67,11 @@ def settings(config: Config) -> list[dict[str, Any]]:
 def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
     """Train one architecture and its classifier, and attack both together.
 
-    Values: "parameters" of the autoencoder; "accuracy", "clean", "attacked", "quality" and "history" as in
-    `autoencoder_mnist`.
+    Values: "parameters" of the autoencoder, and those of `reconstruction.examine`.
     """
     images = data.load("mnist", limit=config.training.train_images, device=context.device)
     test = data.load("mnist", "test", device=context.device)
     autoencoder, classifier, history = train(config.training, ARMS[setting["arm"]], images, seed, context)
     model = Reconstructor(autoencoder, classifier).eval()
-    rows = attack_rows(
-        model, test[: config.test_images], config.attacks, config.epsilons, config.objectives,
-        steps=config.steps, step_size=config.step_size, seed=seed, context=context,
-    )  # fmt: skip
-    clean = clean_row(model, test)
-    return {
-        "data": test.digest, "parameters": sum(p.numel() for p in autoencoder.parameters()),
-        "accuracy": [clean["first"] / len(test), clean["second"] / len(test)], "clean": clean,
-        "attacked": rows, "quality": quality(autoencoder, test), "history": history,
-    }  # fmt: skip
+    values = examine(model, test, config, config.epsilons, history=history, seed=seed, context=context)
+    return {"parameters": sum(p.numel() for p in autoencoder.parameters()), **values}

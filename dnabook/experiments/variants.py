@@ -15,13 +15,13 @@ import torch
 from dnabook import attacks, data, measures
 from dnabook.experiments import Context
 from dnabook.experiments.pairs import (
-    DIRECTIONS,
     TRAINING,
     Pair,
     Training,
     accuracies,
     attack,
     feature_pair,
+    predictability_rows,
     train,
     transfer_rows,
 )
@@ -71,17 +71,13 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     pair, history = train(how, setting["architecture"], arm, seed, context)
     test = data.load("mnist", "test", device=context.device)
     z = feature_pair(pair, test.x[: config.feature_images])
-    predictability = [
-        {"source": s, "target": t, "heldout": measures.r_squared(z[s - 1], z[t - 1], heldout=True),
-         "live_units": measures.live_units(z[s - 1])}
-        for s, t in DIRECTIONS
-    ]  # fmt: skip
     attacked = test[: config.test_images]
     rows = transfer_rows(pair, attacked, ("pgd-linf",), config.epsilons, steps=config.steps, seed=seed,
                          context=context)  # fmt: skip
     l2 = [_l2_row(pair, attacked, name, e, config, seed) for name in ("fgsm", "pgd") for e in config.epsilons]
     return {
-        "data": test.digest, "accuracy": accuracies(pair, test), "predictability": predictability,
+        "data": test.digest, "accuracy": accuracies(pair, test),
+        "predictability": predictability_rows(z),
         "transfer": rows, "l2": l2, "history": history,
     }  # fmt: skip
 
