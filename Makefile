@@ -1,18 +1,22 @@
 # make book [SCALE=smoke|laptop|paper]   the book, in _build/html
 # make test                              unit tests, then every chapter as a notebook, at smoke scale
+# make units                             the unit tests alone
+# make lint                              ruff, over code and tests
 # make records [SCALE=…]                 only the recorded experiments; resumes where it stopped
 # make bench                             how long the parts take, on an idle machine
+# make finding                           README's figure and lines anew from the records
 # make site-check                        read the built book in Chromium and list what is wrong
 # make pdf                               the built book as one PDF, in _build/dnabook.pdf (needs Chromium)
 # make pairs                             rewrite book/*.ipynb from book/*.md
 # make address [REPO=owner/name]         show, or set everywhere, the repository's address
+# make clean                             remove what was built and recorded at smoke scale
 PYTHON ?= python3
-SCALE ?= laptop
+SCALE ?= $(or $(DNABOOK_SCALE),laptop)
 OPTIONS ?=
 BIN := .venv/bin
 PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/scoreboard.md book/errata.md book/status.md book/costs.md
 
-.PHONY: book test records site-check pdf pairs address bench finding clean
+.PHONY: book test units lint records site-check pdf pairs address bench finding clean
 
 book: records
 	DNABOOK_SCALE=$(SCALE) TQDM_DISABLE=1 $(BIN)/jupyter-book build . --all $(OPTIONS)
@@ -22,9 +26,17 @@ book: records
 records: .venv/.ok
 	DNABOOK_SCALE=$(SCALE) $(BIN)/python -m dnabook run all
 
-test: .venv/.ok
+units: .venv/.ok
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q
+
+# Records of an earlier state of the code would hide what is broken in this one.
+test: units
+	rm -f book/results/*-smoke.*
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 -o timeout=1200 book
+
+lint: .venv/.ok
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 site-check: .venv/.ok
 	$(BIN)/python tools/site_check.py
@@ -39,24 +51,20 @@ pairs: .venv/.ok
 	$(BIN)/jupytext --quiet --update --to ipynb $(PAGES)
 
 # torchattacks pins an old `requests` that it does not need here, so it comes without its dependencies.
+# An environment that is there and works is added to, never deleted.
 .venv/.ok: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "dnabook needs Python 3.10 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing into .venv; this takes a few minutes the first time"
-	rm -rf .venv
-	@if command -v uv > /dev/null; then \
-		uv venv --quiet --seed --python "$$(command -v $(PYTHON))" .venv && \
-		uv pip install --quiet --python $(BIN)/python -r requirements.txt -e . && \
-		uv pip install --quiet --python $(BIN)/python --no-deps "torchattacks>=3.5"; \
-	else \
-		$(PYTHON) -m venv .venv && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e . && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "torchattacks>=3.5"; \
-	fi
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { rm -rf .venv && if command -v uv > /dev/null; \
+		then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" .venv; else $(PYTHON) -m venv .venv; fi; }
+	@if command -v uv > /dev/null; then install="uv pip install --quiet --python $(BIN)/python"; \
+		else install="$(BIN)/python -m pip install --quiet --disable-pip-version-check"; fi && \
+		$$install -r requirements.txt -e . && $$install --no-deps "torchattacks>=3.5"
 	@touch $@
 
 clean:
-	rm -rf _build .pytest_cache .hypothesis book/results/*-smoke.*
+	rm -rf _build .pytest_cache .hypothesis book/results/*-smoke.* book/results/.*.lock
 
 bench: .venv/.ok
 	$(BIN)/python benchmarks/speed.py

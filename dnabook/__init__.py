@@ -19,13 +19,13 @@ from dnabook import (
     training,
 )
 from dnabook._version import __version__
-from dnabook.attacks import L2, Linf, fgsm, pgd
+from dnabook.attacks import L2, Linf, craft, fgsm, pgd, targeted, untargeted
 from dnabook.losses import correlation_loss
 from dnabook.measures import r_squared, transfer_matrix, transfer_rate
 from dnabook.models import CNN, FullyConnected
 
 __all__ = [
     "CNN", "L2", "FullyConnected", "Linf", "__version__", "attacks", "autoencoders", "correlation_loss",
-    "data", "dverge", "fgsm", "losses", "measures", "models", "pgd", "r_squared", "regression", "training",
-    "transfer_matrix", "transfer_rate",
+    "craft", "data", "dverge", "fgsm", "losses", "measures", "models", "pgd", "r_squared", "regression",
+    "targeted", "training", "transfer_matrix", "transfer_rate", "untargeted",
 ]  # fmt: skip

@@ -122,6 +122,8 @@ def _doctor(options) -> int:
     print(f"dnabook {dnabook.__version__} ({records.commit()}), Python {platform.python_version()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, device {data.default_device()}")
     print(f"scale {records.default_scale()}, records in {records.folder()}, cache in {data.cache_folder()}")
+    size = sum(file.stat().st_size for file in data.cache_folder().rglob("*.pt"))
+    print(f"checkpoints in the cache: {size / 2**20:.0f} MiB")
     faults = 0
     for split in ("train", "test"):
         images = data.load("mnist", split, device="cpu")

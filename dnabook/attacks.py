@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dnabook.autoencoders import Reconstructor
+from dnabook.measures import check_labels
 from dnabook.memory import keep_freed_memory
 from dnabook.models import evaluating
 
@@ -87,7 +88,7 @@ class L2:
         return delta * (self.size(delta) / norms).clamp_max(1)
 
 
-Ball = Linf | L2
+Ball = Linf | L2  # a third is another frozen dataclass with these four methods
 
 
 def l2_radius(epsilon: float, x: Tensor) -> float:
@@ -107,21 +108,26 @@ def in_input_units(epsilon: float, bounds: tuple[float, float]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class ModelObjective:
-    """A per-sample loss of a model that attacks put in eval mode while they use it."""
+class OfModel:
+    """What per-sample losses of one model share: attacks put it in eval mode while they use it."""
 
     model: nn.Module
-    labels: Tensor
-    sign: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if len(x) != len(self.labels):
-            raise ValueError(f"the objective holds {len(self.labels)} labels, got {len(x)} images")
-        return self.sign * cross_entropy(self.model(x), self.labels, reduction="none")
 
     @property
     def models(self) -> tuple[nn.Module, ...]:
         return (self.model,)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelObjective(OfModel):
+    """Plus or minus the cross-entropy of a classifier with labels (N,)."""
+
+    labels: Tensor
+    sign: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        check_labels(x, self.labels)
+        return self.sign * cross_entropy(self.model(x), self.labels, reduction="none")
 
 
 def untargeted(model: nn.Module, y: Tensor) -> ModelObjective:
@@ -138,16 +144,14 @@ PATH_VARIANTS = ("corrected", "released", "printed")
 
 
 @dataclass(frozen=True, eq=False)
-class PathObjective:
-    """A per-sample loss of all paths of a reconstructor; `paths` describes the variants."""
+class PathObjective(OfModel):
+    """A loss of all paths of a reconstructor with labels (N,); `paths` describes the variants."""
 
-    model: Reconstructor
     labels: Tensor
     variant: str
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) != len(self.labels):
-            raise ValueError(f"the objective holds {len(self.labels)} labels, got {len(x)} images")
+        check_labels(x, self.labels)
         logits = self.model(x)  # (N, P, 10)
         labels = self.labels[:, None].expand(logits.shape[:2])
         losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none")  # (N, P)
@@ -156,10 +160,6 @@ class PathObjective:
         if self.variant == "released":
             return (losses * losses.detach().mean(0)).sum(1)
         return losses.amin(1)
-
-    @property
-    def models(self) -> tuple[nn.Module, ...]:
-        return (self.model,)
 
 
 def paths(reconstructor: Reconstructor, y: Tensor, variant: str = "corrected") -> PathObjective:
@@ -187,7 +187,8 @@ def fgsm(objective: PerSample, x: Tensor, ball: Ball, bounds: tuple[float, float
 
     In ℓ2 the step is r ∇ₓJ/‖∇ₓJ‖₂, each image by its own norm. Arguments, result and errors as in `pgd`.
     """
-    return pgd(objective, x, ball, steps=1, step_size=_largest(ball), random_start=False, bounds=bounds)
+    whole = ball.size(x).flatten().expand(len(x))
+    return pgd(objective, x, ball, steps=1, step_size=whole, random_start=False, bounds=bounds)
 
 
 def pgd(
@@ -207,7 +208,15 @@ def pgd(
 ) -> Tensor:
     """Images in the ball around x that raise the objective, by projected gradient ascent (Eq. 3).
 
-    objective     maps (N, C, H, W) to losses (N,). If it has `.models`, they run in eval mode meanwhile.
+    In three lines:
+    `objective = untargeted(model, y)`,
+    `x_adv = pgd(objective, x, Linf(0.1))`,
+    `fooled = measures.predictions(model, x_adv) != y`.
+
+    objective     maps (N, C, H, W) to losses (N,): `untargeted`, `targeted`, `paths`, or any function. If it
+                  has `.models`, as those three have, they run in eval mode meanwhile. A plain function is
+                  called as it is: a model in training mode is attacked in that mode, and every step moves
+                  its BatchNorm statistics.
     x             (N, C, H, W), floating point, within `bounds`. It is not changed.
     ball          `Linf(epsilon)` or `L2(radius)`, in the units of x.
     step_size     length of a step in the ball's norm; None: 2.5 × the ball's size / steps.
@@ -219,6 +228,7 @@ def pgd(
 
     Returns (N, C, H, W), detached, in the ball and in the bounds. A ball of size 0 returns x; an image whose
     gradient is 0 is left where it is. No gradient is left on x, on the parameters or on `start`.
+    On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
     Raises ValueError on steps or restarts below 1, on x outside the bounds, on restarts without a random
     start, and on an objective that does not return (N,).
     """
@@ -231,8 +241,10 @@ def pgd(
         raise ValueError(f"start needs x's shape {tuple(x.shape)}, got {tuple(start.shape)}")
     if step_size is not None:
         _check_size("step_size", step_size)
-    keep_freed_memory()
+    keep_freed_memory(x.device)
     x = x.detach()
+    sizes = {name: value.to(x) for name, value in vars(ball).items() if isinstance(value, Tensor)}
+    ball = replace(ball, **sizes)  # brought to x once, not at every step
     step = 2.5 * ball.size(x) / steps if step_size is None else _per_sample(step_size, x)
     keep_in = _keep_box_first if box_first else _keep_ball_first
 
@@ -272,10 +284,9 @@ def craft(
     attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`.
     objective: makes the loss of a chunk from the model and the chunk's labels: `untargeted`, `paths`, ….
     The chunk bounds the memory; on a processor, chunks that fit its cache are also faster than one large
-    batch.
+    batch. Raises ValueError unless y is (N,).
     """
-    if len(x) != len(y):
-        raise ValueError(f"got {len(x)} images and {len(y)} labels")
+    check_labels(x, y)
     parts = zip(x.split(chunk), y.split(chunk), strict=True)
     return torch.cat([attack(objective(model, part_y), part_x) for part_x, part_y in parts])
 
@@ -370,7 +381,7 @@ def _norms(delta: Tensor) -> Tensor:
 
 def _per_sample(value: float | Tensor, x: Tensor) -> Tensor:
     """A number or an (N,) tensor as (1 or N, 1, …), ready to broadcast over x."""
-    value = torch.as_tensor(value, device=x.device, dtype=x.dtype)
+    value = value.to(x) if isinstance(value, Tensor) else x.new_full((), value)  # filled: no copy to a GPU
     if value.dim() > 1 or (value.dim() == 1 and len(value) != len(x)):
         raise ValueError(f"expected a number or a tensor ({len(x)},), got {tuple(value.shape)}")
     return value.reshape(-1, *[1] * (x.dim() - 1))
@@ -379,10 +390,6 @@ def _per_sample(value: float | Tensor, x: Tensor) -> Tensor:
 def _draw(distribution, shape, x: Tensor, generator: torch.Generator | None) -> Tensor:
     device = x.device if generator is None else generator.device
     return distribution(tuple(shape), generator=generator, device=device, dtype=x.dtype).to(x.device)
-
-
-def _largest(ball: Ball) -> float | Tensor:
-    return ball.epsilon if isinstance(ball, Linf) else ball.radius
 
 
 def _check_size(name: str, value: float | Tensor) -> None:
@@ -394,5 +401,11 @@ def _check_size(name: str, value: float | Tensor) -> None:
 def _check_images(x: Tensor, bounds: tuple[float, float]) -> None:
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(f"images are floating point (N, …), got {x.dtype} {tuple(x.shape)}")
-    if len(x) and not (x.min() >= bounds[0] and x.max() <= bounds[1]):
-        raise ValueError(f"images lie in [{x.min():.3g}, {x.max():.3g}], outside the bounds {bounds}")
+    if not len(x):
+        return
+    low, high = x.aminmax()
+    if not (low >= bounds[0]) & (high <= bounds[1]):  # one question to a GPU
+        raise ValueError(
+            f"images lie in [{low.item()}, {high.item()}], outside the bounds {bounds}: clamp what is only "
+            "rounding, rescale what comes in another range, or give `bounds` and sizes in their units"
+        )

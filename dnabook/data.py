@@ -8,11 +8,14 @@ altered stops with the file's name, what was expected, and how to get it.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import http.client
 import io
 import os
 import tarfile
+import urllib.error
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 ASSETS = Path(__file__).parent / "assets" / "mnist"
@@ -51,7 +55,8 @@ class Images:
 
     x: (N, C, H, W) float32 in [0, 1];  y: (N,) int64 class indices.
     name: the data set, with its caveats ("cifar10 (JPEG q75)").  split: "train" or "test".
-    digest: first 12 hex digits of the SHA-256 of the pixels and labels as stored, before any subset.
+    digest: first 12 hex digits of the SHA-256 of the pixels and labels as stored, before any subset; for
+      color-mnist, which is coloured later, of its name too.
     """
 
     x: Tensor
@@ -104,14 +109,15 @@ def load(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     pixels, labels, label = {"mnist": _mnist, "color-mnist": _mnist, "cifar10": _cifar10}[name](split)
-    digest = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()[:12]
+    stored = hashlib.sha256(pixels.tobytes() + labels.tobytes())
     keep = slice(limit)
     x = torch.from_numpy(pixels[keep]).float().div_(255)
     y = torch.from_numpy(labels[keep]).long()
     if name == "color-mnist":
-        x, label = _coloured(x, split), "color-mnist"
+        x, label = _coloured(x, split), name
+        stored.update(name.encode())  # else its digest would be MNIST's
     device = default_device() if device is None else device
-    return Images(x.to(device), y.to(device), label, split, digest)
+    return Images(x.to(device), y.to(device), label, split, stored.hexdigest()[:12])
 
 
 def load_or_stand_in(
@@ -170,14 +176,17 @@ def crop_and_flip(x: Tensor, generator: torch.Generator, padding: int = 4) -> Te
     What a shift uncovers is black. All images move in one gather on their device, without a loop.
     """
     n, _, height, width = x.shape
-    dy, dx = (torch.randint(-padding, padding + 1, (n, 2), generator=generator, device="cpu")).unbind(1)
+    shifts = torch.randint(-padding, padding + 1, (n, 2), generator=generator, device="cpu")
     mirrored = torch.rand(n, generator=generator, device="cpu") < 0.5
-    rows = torch.arange(height, device="cpu") + dy[:, None]  # (N, H): where each row comes from
-    columns = torch.arange(width, device="cpu").expand(n, -1)
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns) + dx[:, None]  # (N, W)
+    drawn = torch.cat([shifts, mirrored[:, None]], 1)  # (N, 3): one transfer, not waited for
+    drawn = drawn.pin_memory() if x.is_cuda else drawn
+    dy, dx, mirrored = drawn.to(x.device, non_blocking=x.is_cuda).unbind(1)
+    rows = torch.arange(height, device=x.device) + dy[:, None]  # (N, H): where each row comes from
+    columns = torch.arange(width, device=x.device)
+    columns = torch.where(mirrored[:, None] == 1, columns.flip(0), columns) + dx[:, None]  # (N, W)
     inside_h, inside_w = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
-    rows, columns = rows.clamp(0, height - 1).to(x.device), columns.clamp(0, width - 1).to(x.device)
-    inside = (inside_h[:, :, None] & inside_w[:, None, :]).to(x.device)
+    inside = inside_h[:, :, None] & inside_w[:, None, :]
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
     moved = x[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2) * inside[:, None]
 
@@ -224,6 +233,10 @@ _CIFAR10_HELP = (
 )
 
 
+# How a download fails: no way there, refused, broken off, or too slow.
+_NO_DOWNLOAD = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+
 def cache_folder() -> Path:
     """Downloads and checkpoints: $DNABOOK_CACHE, else $XDG_CACHE_HOME/dnabook, else ~/.cache/dnabook."""
     if given := os.environ.get("DNABOOK_CACHE"):
@@ -246,10 +259,13 @@ def _cifar10(split: str) -> tuple[np.ndarray, np.ndarray, str]:
 def _cifar10_torchvision(root: Path, split: str, *, download: bool):
     from torchvision.datasets import CIFAR10
 
+    alone = FileLock(root / "cifar10.lock") if download else contextlib.nullcontext()
     try:  # torchvision compares the MD5 of every file, before and after unpacking
-        data = CIFAR10(root, train=split == "train", download=download)
+        with alone:
+            data = CIFAR10(root, train=split == "train", download=download)
     except Exception as error:
-        kind = DownloadError if download else DataError
+        here = not download or (root / CIFAR10.base_folder).exists()
+        kind = DownloadError if isinstance(error, _NO_DOWNLOAD) and not here else DataError
         raise kind(f"CIFAR-10 in {root} is missing or damaged ({error}); {_CIFAR10_HELP}") from error
     return np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)), np.array(data.targets), "cifar10"
 

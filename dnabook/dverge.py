@@ -48,19 +48,14 @@ PRESETS = {
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureObjective:
+class FeatureObjective(attacks.OfModel):
     """−‖f(x) − f(x_target)‖² for each image, f being a model's layer."""
 
-    model: nn.Module
     wanted: Tensor
     layer: str | int
 
     def __call__(self, x: Tensor) -> Tensor:
         return -(activations(self.model, x, self.layer) - self.wanted).square().flatten(1).sum(1)
-
-    @property
-    def models(self) -> tuple[nn.Module, ...]:
-        return (self.model,)
 
 
 def activations(model: nn.Module, x: Tensor, layer: str | int = FEATURES) -> Tensor:
@@ -162,7 +157,10 @@ def train(
 
 
 class Memory:
-    """A checkpoint that is only remembered: `fit` goes on with the next epoch and the same Adam."""
+    """A checkpoint that is only remembered: `fit` goes on with the next epoch and the same Adam.
+
+    PyTorch's own generators go on as they are: nothing was interrupted, so nothing is drawn again.
+    """
 
     def __init__(self) -> None:
         self.state: dict[str, Any] | None = None
@@ -171,4 +169,4 @@ class Memory:
         return self.state
 
     def save(self, state: dict[str, Any]) -> None:
-        self.state = state
+        self.state = {key: value for key, value in state.items() if key != "random"}

@@ -45,27 +45,34 @@ def correlation_loss(
     eta       a column of z1 is dropped when its diagonal entry of R in z1 = QR is below eta × the largest.
     variant   "corrected": the mean of both directions, every unit first divided by its standard deviation, a
               dead unit counted as explained, ε relative to SS_total: constant features and one inflated unit
-              gain nothing, and what only blinds one direction gains half.
+              gain nothing, and what only blinds one direction gains half. `FLOOR`, 1 % of the units' mean
+              variance, is added to each unit's own, so units of far less than that count as explained too:
+              a value compares only with those of features whose units vary alike. (50 independent units, one
+              of them scaled by 100, read about 1, not 0.)
               "released": from z1 to z2 only, SS_total about the column means, ε absolute, as in the authors'
               code, except that the largest diagonal entry is the largest in magnitude (theirs: signed).
               "printed": Algorithm 1 as nearly as it runs: SS_total about zero and ‖·‖₂ read as the
               spectral norm of a matrix; its (I − (Z'Z)⁻¹Z') has shapes that cannot be subtracted, so the
-              projection is the least-squares one.
+              projection is the least-squares one. Each norm is a singular value decomposition, for which a
+              GPU is waited for at every step.
 
     N ≤ M1 lets z1 fit z2 exactly: SS_res is then 0 and the loss is near its ceiling, log(SS_total/ε + 1), or
     log(1/ε + 1) when corrected. Constant, dead or duplicated columns of z1 are dropped. A constant z2 gives
     0 when released, and the ceiling when corrected, where a dead unit counts as explained: as the other
     direction is then near 0, the mean of both is half the ceiling, 3.5, and all of it when both are constant.
-    Never nan on finite input, nor are the gradients.
+    Never nan, nor are the gradients, as long as sums of squares stay finite: in float32 for features up to
+    about 1e15. Computed in the wider type of both inputs, at least float32.
     The gradient holds the regression weights fixed, which is exact because they are optimal; second
     derivatives are therefore not those of the loss.
+    On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
     Raises ValueError on mismatched shapes or an unknown variant.
     """
     z1, z2 = regression.matrices(z1, z2)
     _check_variant(variant)
-    keep_freed_memory()
+    keep_freed_memory(z1.device)
+    kind = torch.promote_types(torch.promote_types(z1.dtype, z2.dtype), torch.float32)
     with torch.autocast(z1.device.type, enabled=False):  # sums of squares need float32
-        return _correlation_loss(_at_least_float32(z1), _at_least_float32(z2), epsilon, eta, variant)
+        return _correlation_loss(z1.to(kind), z2.to(kind), epsilon, eta, variant)
 
 
 def _correlation_loss(z1: Tensor, z2: Tensor, epsilon: float, eta: float, variant: str) -> Tensor:
@@ -81,10 +88,6 @@ def _correlation_loss(z1: Tensor, z2: Tensor, epsilon: float, eta: float, varian
     else:
         ss_res, ss_total = (torch.linalg.matrix_norm(z, 2).square() for z in (residual, z2))
     return torch.log(ss_total + epsilon) - torch.log(ss_res + epsilon)
-
-
-def _at_least_float32(z: Tensor) -> Tensor:
-    return z.float() if z.dtype.itemsize < 4 else z
 
 
 FLOOR = 1e-2  # of the mean variance: a unit below it is not blown up to full size

@@ -39,10 +39,19 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
         return in_batches(lambda part: model.features(part).flatten(1), x)
 
 
+def check_labels(x: Tensor, y: Tensor) -> None:
+    """Raises ValueError unless y is (N,), a class for each of the N images x: (N, 1) would broadcast."""
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"{len(x)} images need labels of shape ({len(x)},), got {tuple(y.shape)}")
+
+
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of the images x (N, C, H, W) that the model assigns to their class y (N,), in [0, 1]."""
-    _same_length(x, y)
-    return (predictions(model, x) == y).double().mean().item()
+    """Share of the images x (N, C, H, W) that the model assigns to their class y (N,), in [0, 1].
+
+    Raises ValueError unless there is one label for each image.
+    """
+    check_labels(x, y)
+    return regression.double(predictions(model, x) == y).mean().item()
 
 
 # --- Linear predictability: Eqs. 6 and 7 ---------------------------------------------------------
@@ -64,7 +73,8 @@ def r_squared(
 
     z1: (N, M1) or (N, C, H, W);  z2: likewise with the same N. It has a direction: z1 predicts z2.
     heldout   fits on the first half of the rows (with a small ridge), scores on the second; below 0 means
-              worse than the mean.
+              worse than the mean. The ridge is relative to the largest unit of z1: where one unit or one
+              direction has nearly all the variance, what the others say is shrunk, and the score too low.
     centred   SS_total about the column means; False: about zero, as the paper prints it, which counts a
               shared mean as agreement.
     adjusted  1 − (1 − R²)(N − 1)/(N − r − 1): unrelated features then score 0 on average, not r/(N − 1).
@@ -80,19 +90,21 @@ def r_squared(
         raise ValueError(f"a held-out R² needs at least 4 rows, got {n}")
     half = n // 2
     fitted, scored = (slice(half), slice(half, n)) if heldout else (slice(n), slice(n))
-    z1, z2 = z1.double(), z2.double()
-    ridge = HELDOUT_RIDGE if heldout else regression.RIDGE
-    fit = regression.fit(z1[fitted], z2[fitted], ridge=ridge)
+    z1, z2 = regression.double(z1), regression.double(z2)
+    how = {"ridge": HELDOUT_RIDGE, "eta": 0.0} if heldout else {}  # the ridge copes with dependent columns
+    fit = regression.fit(z1[fitted], z2[fitted], **how)
     target = z2[scored]
     ss_res = fit.residual(z1[scored], target).square().sum()
     ss_total = (target - target.mean(0) if centred else target).square().sum()
     if ss_total <= 1e-12 * target.square().sum():  # constant up to rounding
         return math.nan
     r2 = (1 - ss_res / ss_total).item()
-    if adjusted:
-        freedom = n - 1 - rank(z1)
-        r2 = 1 - (1 - r2) * (n - 1) / freedom if freedom > 0 else math.nan
-    return r2
+    return _adjusted(r2, n, rank(z1)) if adjusted else r2
+
+
+def _adjusted(r2: float, n: int, r: int) -> float:
+    """An in-sample R² over n rows from features of rank r, less what chance adds; nan when N − 1 ≤ r."""
+    return 1 - (1 - r2) * (n - 1) / (n - 1 - r) if n - 1 > r else math.nan
 
 
 def rank(z: Tensor) -> int:
@@ -125,8 +137,8 @@ def _gram(z: Tensor) -> Tensor:
 def _centred(z: Tensor) -> Tensor:
     """Features as (N, M) in float64, less their column means; constant columns become exactly zero."""
     z, _ = regression.matrices(z, z)
-    varies = z.amax(0) > z.amin(0)
-    return (z.double() - z.double().mean(0)) * varies
+    z = regression.double(z)
+    return (z - z.mean(0)) * (z.amax(0) > z.amin(0))
 
 
 def live_units(z: Tensor) -> int:
@@ -154,7 +166,7 @@ def predictability(z1: Tensor, z2: Tensor) -> Predictability:
     n, r, in_sample = len(z1), rank(z1), r_squared(z1, z2)
     return Predictability(
         in_sample=in_sample,
-        adjusted=1 - (1 - in_sample) * (n - 1) / (n - 1 - r) if n - 1 > r else math.nan,
+        adjusted=_adjusted(in_sample, n, r),
         heldout=r_squared(z1, z2, heldout=True),
         chance_floor=r / (n - 1),
         rank=r,
@@ -183,7 +195,7 @@ def pearson(z1: Tensor, z2: Tensor) -> float:
     """
     if z1.shape != z2.shape:
         raise ValueError(f"pearson needs equal shapes, got {tuple(z1.shape)} and {tuple(z2.shape)}")
-    a, b = (z.double().flatten() - z.double().mean() for z in (z1, z2))
+    a, b = (z.flatten() - z.mean() for z in (regression.double(z1), regression.double(z2)))
     return (a @ b / (a.norm() * b.norm())).item()
 
 
@@ -243,12 +255,12 @@ class TransferCounts(NamedTuple):
 def transfer_counts(
     source: nn.Module, target: nn.Module, x_adv: Tensor, y: Tensor, x: Tensor | None = None
 ) -> TransferCounts:
-    """The two counts behind `transfer_rate`, for an interval or a sum over batches."""
-    _same_length(x_adv, y)
+    """The two counts behind `transfer_rate`, for an interval or a sum over batches; raises what it raises."""
+    check_labels(x_adv, y)
     wrong_source, wrong_target = (predictions(m, x_adv) != y for m in (source, target))
     counted = torch.ones_like(wrong_source)
     if x is not None:
-        _same_length(x, y)
+        check_labels(x, y)
         counted = (predictions(source, x) == y) & (predictions(target, x) == y)
     fooled = wrong_source & counted
     return TransferCounts(int((fooled & wrong_target).sum()), int(fooled.sum()))
@@ -263,6 +275,7 @@ def transfer_rate(
     x: the clean images. When given, only images that both models classify rightly before the attack count;
     the printed definition, without x, also counts what either model gets wrong by itself.
     Returns a float in [0, 1], or nan when nothing fools `source`.
+    Raises ValueError unless there is one label for each image of x_adv and of x.
     Paper: "Defining Transferability". Used from chapter 1 on.
     """
     return transfer_counts(source, target, x_adv, y, x).rate
@@ -288,12 +301,12 @@ def transfer_matrix(
     """All pairwise transfer rates: x_adv[i] (N, C, H, W) was crafted on models[i]; y: (N,).
 
     x, the clean images, has the meaning it has in `transfer_rate`.
-    Raises ValueError unless there is one x_adv for each model.
+    Raises ValueError unless there is one x_adv for each model and one label for each image.
     """
     if len(models) != len(x_adv):
         raise ValueError(f"one x_adv for each model: got {len(models)} models, {len(x_adv)} x_adv")
     for images in x_adv:
-        _same_length(images, y)
+        check_labels(images, y)
     k = len(models)
     wrong = torch.stack([torch.stack([predictions(m, adv) != y for m in models]) for adv in x_adv])
     if x is None:
@@ -344,8 +357,3 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInte
         return MeanInterval(mean, math.nan, 1)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     return MeanInterval(mean, float(stats.t.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n), n)
-
-
-def _same_length(x: Tensor, y: Tensor) -> None:
-    if len(x) != len(y):
-        raise ValueError(f"got {len(x)} images and {len(y)} labels")

@@ -2,7 +2,7 @@
 
 Without `keep_freed_memory` a training step or an attack spends much of its time on page faults: the system
 takes freed memory back and clears it before giving it out anew. Called by the correlation loss, `attacks.pgd`
-and `training.fit`.
+and `training.fit` when they work on a processor.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import ctypes
 import sys
 from functools import cache
 
+import torch
+
 
 @cache  # what it asks for lasts as long as the process
-def keep_freed_memory() -> None:
+def keep_freed_memory(device: torch.device) -> None:
     """Ask glibc to keep freed memory for the next step, instead of returning it to the system each time.
 
-    Elsewhere than on Linux with glibc nothing happens.
+    It holds for the whole process, other libraries included, until it ends: a heap that has once grown is
+    used again but never given back. For another device than the CPU, and elsewhere than on Linux with glibc,
+    nothing happens.
     """
-    if not sys.platform.startswith("linux"):
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -14,18 +14,20 @@ import datetime
 import hashlib
 import importlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import torch
 from filelock import FileLock
@@ -161,13 +163,19 @@ def path(name: str, scale: str) -> Path:
 
 def load(name: str, scale: str) -> Record | None:
     """The record on disk, or None. Raises RecordError when the file is not a record."""
-    file = path(name, scale)
+    return _load(path(name, scale))
+
+
+def _load(file: Path) -> Record | None:
     if not file.exists():
         return None
     try:
-        return Record(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
+        record = Record(**json.loads(file.read_text(encoding="utf-8")))
+        for trial in record.trials:
+            trial["values"] = _replaced(trial["values"], lambda v: v is None, math.nan)
+    except (ValueError, TypeError, KeyError) as error:
         raise RecordError(f"{file} is not a record ({error}); restore it or delete it") from error
+    return record
 
 
 def config_of(name: str, scale: str) -> dict[str, Any]:
@@ -246,10 +254,13 @@ def make(
     jobs, engine, threads, address: how trials are spread, see `engines.plan`; by default they run here, one
       after the other. The engine does not change a trial's values, but on a processor its number of threads
       changes the last digits of sums, and training enlarges them; the provenance says how many there were.
-    A record made under another configuration, the last such, is kept beside the new one as `….old.json`.
+    A record made under another configuration is kept beside the new one as `….DIGEST.old.json`, the digest
+    being its configuration's, and comes back when a record of that configuration is made again.
 
-    Raises ValueError for options that cannot be met, before any work. In parallel a trial that fails or whose
-    process dies does not stop the others: when they are done, MissingTrials tells which lack.
+    Raises, before any work, ValueError for options that cannot be met and RecordError for a folder that
+    cannot be written. A trial that fails or whose process dies does not stop the others: when they are done,
+    MissingTrials tells which lack. Stops at once with RecordError at a trial on another data set than the
+    record's, and where trials run here with DataError at data that are missing or damaged.
     """
     scale = default_scale() if scale is None else _known_scale(scale)
     settings = _settings(name, scale)
@@ -261,36 +272,49 @@ def make(
     if plan is None or plan.address is None:  # else it is another machine that must know the device
         usable = [_usable(d) for d in devices or (data.default_device(),)]
         plan = plan and plan._replace(slots=tuple(slot or str(usable[0]) for slot in plan.slots))
-    record = current(name, scale) or Record(name, scale, config_of(name, scale))
+    record = current(name, scale) or _brought_back(Record(name, scale, config_of(name, scale)))
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
     if not missing:
         return record
-    if plan is None:
-        with _threads(threads):
-            for setting, seed in progress(missing, f"{name} ({scale})"):
-                record = _save_trial(record, *_run_trial(record, setting, seed, usable[0], progress))
-        return record
-    lost = {}
+    _check_folder()
     head = dataclasses.replace(record, trials=[])  # what a call needs to know
     calls = [(head, setting, seed) for setting, seed in missing]
-    with contextlib.closing(engines.results(_run_call, calls, plan)) as results:
+    results = engines.results(_run_call, calls, plan) if plan else _here(calls, usable[0], threads, progress)
+    lost, cause = {}, None
+    with contextlib.closing(results):
         for _ in progress(missing, f"{name} ({scale})"):
             index, result = next(results)
-            if isinstance(result, engines.Failure):
+            if isinstance(result, Exception):
+                cause = cause or result
+                lost[index] = " ".join(f"{type(result).__name__}: {result}".split())
+            elif isinstance(result, engines.Failure):
                 lost[index] = result.reason
             else:
                 record = _save_trial(record, *result)
     if lost:
-        raise MissingTrials(_missing(record, missing, lost))
+        raise MissingTrials(_missing(record, missing, lost)) from cause
     return record
+
+
+def _here(
+    calls: list[tuple[Record, dict, int]], device: torch.device, threads: int | None, progress: Callable
+) -> Iterator[tuple[int, Any]]:
+    """As `engines.results`, one trial after the other in this process; an error takes its result's place."""
+    with _threads(threads):
+        for index, call in enumerate(calls):
+            try:
+                result = _run_trial(*call, device, progress)
+            except data.DataError:  # the other trials would lack it too
+                raise
+            except Exception as error:
+                traceback.clear_frames(error.__traceback__)  # else its tensors would stay on the device
+                result = error
+            yield index, result
 
 
 def _missing(record: Record, missing: list[tuple[dict, int]], lost: dict[int, str]) -> str:
     """One line on the trials that were lost, the first three by name."""
-    named = [
-        f"seed {missing[i][1]}, {', '.join(f'{k} {v}' for k, v in missing[i][0].items())} ({lost[i]})"
-        for i in sorted(lost)[:3]
-    ]
+    named = [f"seed {missing[i][1]}, {_setting_of(missing[i][0])} ({lost[i]})" for i in sorted(lost)[:3]]
     more = f"; and {len(lost) - 3} more" if len(lost) > 3 else ""
     return (
         f"{record.name} ({record.scale}) lacks {len(lost)} of the {len(missing)} trials that were to run: "
@@ -331,9 +355,11 @@ def _run_trial(
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """One trial, and the weights that it keeps."""
     module, checkpoints, kept = experiment(record.name), [], {}
+    threads = torch.get_num_threads() if device.type == "cpu" else None  # elsewhere they change nothing
+    place = {"seed": seed, "device": _device_name(device), "threads": threads}
 
     def checkpoint(**key: Any) -> Checkpoint:
-        checkpoints.append(Checkpoint(_checkpoint_path({**key, "seed": seed, "device": device.type})))
+        checkpoints.append(Checkpoint(_checkpoint_path({**key, **place})))
         return checkpoints[-1]
 
     def keep(**items: torch.nn.Module | torch.Tensor) -> None:
@@ -343,7 +369,7 @@ def _run_trial(
     context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    code, started = commit(), time.perf_counter()
+    started = time.perf_counter()
     with seeded(seed, device):
         values = module.run(module.SCALES[record.scale], setting, seed, context)
     seconds = time.perf_counter() - started + sum(c.seconds_before for c in checkpoints)
@@ -353,49 +379,111 @@ def _run_trial(
         "setting": setting,
         "seed": seed,
         "values": values,
-        "provenance": {
-            **_provenance(device),
-            "commit": code,
-            "data": digest,
-            "seconds": round(seconds, 1),
-        },
+        "provenance": {**_provenance(device), "data": digest, "seconds": round(seconds, 1)},
     }
     return trial, kept
 
 
-def _lock(record: Record) -> Path:
-    return cache_path(f"locks/{path(record.name, record.scale).name}.lock")
+def _check_folder() -> None:
+    """Stop before hours of work whose results could not be saved."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder()).close()
+    except OSError as error:
+        raise RecordError(
+            f"nothing can be written in {folder()} ({error.strerror}); set DNABOOK_RESULTS to another folder"
+        ) from error
+
+
+def _lock(file: Path) -> FileLock:
+    """Held while a file is replaced, by all who share its folder; the folder is made where it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_name(f".{file.name}.lock"))
+
+
+def _aside(file: Path, *identity: Any) -> Path:
+    """Where a record of that configuration is kept while another one has its place."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return file.with_suffix(f".{digest}.old{file.suffix}")
 
 
 def _set_aside(record: Record) -> None:
-    """Rename a record of another configuration, and the weights beside it, to names ending in .old."""
+    """Make room for a record: one of another configuration is renamed, with the weights beside it.
+
+    One of the same configuration that was set aside earlier comes back.
+    """
     file = path(record.name, record.scale)
-    on_disk = load(record.name, record.scale)
-    if on_disk and on_disk.config != record.config:
-        for old in (file, file.with_suffix(".safetensors")):
-            if old.exists():
-                old.rename(old.with_suffix(f".old{old.suffix}"))
+    on_disk = _load(file)
+    if on_disk and on_disk.config == record.config:
+        return
+    for now in (file, file.with_suffix(".safetensors")):
+        if on_disk and now.exists():
+            now.replace(_aside(now, on_disk.config))
+        if _aside(now, record.config).exists():
+            _aside(now, record.config).replace(now)
+
+
+def _brought_back(record: Record) -> Record:
+    """The record of the same configuration that was set aside, in its place again; else the given one."""
+    file = path(record.name, record.scale)
+    if _aside(file, record.config).exists():
+        with _lock(file):
+            _set_aside(record)
+    return current(record.name, record.scale) or record
 
 
 def _save_trial(record: Record, trial: dict[str, Any], kept: dict[str, torch.Tensor] | None = None) -> Record:
-    """Add one trial to the record on disk, which other processes may be adding to, after what it keeps."""
+    """Add one trial to the record on disk, which other processes may be adding to, after what it keeps.
+
+    A mean over two data sets means nothing: a trial on another one than the record's is kept in a file of
+    its own, and RecordError says so.
+    """
     file = path(record.name, record.scale)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(_lock(record)):
+    with _lock(file):
         _set_aside(record)
-        if kept:
-            _save_weights(record.name, record.scale, kept)
-        record = load(record.name, record.scale) or Record(record.name, record.scale, record.config)
+        there = _load(file)
+        fits, came = sorted({_data_of(t) for t in there.trials} if there else ()), _data_of(trial)
+        place = file if set(fits) <= {came} else _aside(file, record.config, came)
+        record = _load(place) or dataclasses.replace(record, trials=[])
         if not record.find(trial["setting"], trial["seed"]):
+            if kept:
+                _save_weights(place.with_suffix(".safetensors"), kept)
             record.trials.append(trial)
-        record.trials.sort(key=lambda t: (t["seed"], json.dumps(t["setting"])))
-        _write(file, _readable(record).encode())
+            record.trials.sort(key=lambda t: (t["seed"], json.dumps(t["setting"])))
+            _write(place, _readable(record).encode())
+    if place != file:
+        raise RecordError(
+            f"seed {trial['seed']}, {_setting_of(trial['setting'])} was made on {came}, but the trials in "
+            f"{file} on {' and '.join(fits)}. It is kept as {place.name}: run again where those data are, or "
+            f"put it (and its weights) in the place of {file.name}"
+        )
     return record
 
 
+def _data_of(trial: dict[str, Any]) -> str:
+    """The data set of a trial, by name where the trial tells it, and digest."""
+    return f"{trial['values'].get('images', 'data')} {trial['provenance']['data']}"
+
+
+def _setting_of(setting: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in setting.items())
+
+
 def _readable(record: Record) -> str:
-    """The record as JSON with one line for each table row and each plain list: small, good to diff."""
-    return _json(dataclasses.asdict(record)) + "\n"
+    """The record as JSON with one line for each table row and each plain list: small, good to diff.
+
+    JSON has no nan: null stands for it, and `load` gives it back among a trial's values.
+    """
+    return _json(_replaced(dataclasses.asdict(record), lambda v: v != v, None)) + "\n"
+
+
+def _replaced(value: Any, unwanted: Callable[[Any], bool], new: Any) -> Any:
+    """Nested dicts and lists with `new` in the place of every value that is unwanted."""
+    if isinstance(value, dict):
+        return {key: _replaced(item, unwanted, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, unwanted, new) for item in value]
+    return new if unwanted(value) else value
 
 
 def _json(value: Any, indent: str = "") -> str:
@@ -412,17 +500,20 @@ def _json(value: Any, indent: str = "") -> str:
 
 
 def _provenance(device: torch.device) -> dict[str, Any]:
-    cuda = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated(device) if cuda else _peak_memory()
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_memory()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device) if cuda else f"CPU {platform.machine()}",
+        "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "dnabook": dnabook.__version__,
-        "commit": commit(),
+        "commit": COMMIT,
         "peak_memory_mib": round(memory / 2**20),
     }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}"
 
 
 def _peak_memory() -> int:
@@ -441,13 +532,16 @@ def commit() -> str:
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():
         return "unknown"
-    git = partial(subprocess.run, cwd=checkout, capture_output=True, text=True, timeout=30, check=True)
+    git = partial(subprocess.run, cwd=checkout, capture_output=True, timeout=30, check=True, encoding="utf-8")
     try:
         name = git(["git", "describe", "--always", "--abbrev=10"]).stdout.strip()
         changed = git(["git", "status", "--porcelain", "-uno", "--", ".", ":!book/results"]).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return "unknown"
     return name + "-dirty" * bool(changed)
+
+
+COMMIT = commit()  # of the code that this process runs, whatever is edited later
 
 
 # --- Weights -------------------------------------------------------------------------------------
@@ -496,13 +590,10 @@ def _tensors(items: dict[str, torch.nn.Module | torch.Tensor]) -> dict[str, torc
     }
 
 
-def _save_weights(name: str, scale: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Put tensors into the record's file of weights, beside what other trials put there."""
-    file = weights_path(name, scale)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_path(f"locks/{file.name}.lock")):
-        kept = load_file(file) if file.exists() else {}
-        _write(file, save({**kept, **tensors}))
+def _save_weights(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Put tensors into a record's file of weights, beside what other trials put there."""
+    kept = load_file(file) if file.exists() else {}
+    _write(file, save({**kept, **tensors}))
 
 
 # --- Benchmarks ----------------------------------------------------------------------------------
@@ -516,8 +607,7 @@ def benchmark_path(device_type: str) -> Path:
 def save_benchmark(group: str, rows: list[dict[str, Any]], device: torch.device) -> Path:
     """Replace one group of measurements by new rows, with their provenance; returns the file."""
     file = benchmark_path(device.type)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_path(f"locks/{file.name}.lock")):
+    with _lock(file):
         groups = benchmark(device.type) or {}
         provenance = {**_provenance(device), "cores": os.cpu_count(), "processor": processor()}
         del provenance["peak_memory_mib"]  # of the process that only started the others
@@ -529,13 +619,13 @@ def save_benchmark(group: str, rows: list[dict[str, Any]], device: torch.device)
 def benchmark(device_type: str) -> dict[str, Any] | None:
     """{group: {"provenance", "rows"}} of the last measurements on that kind of device, or None."""
     file = benchmark_path(device_type)
-    return json.loads(file.read_text()) if file.exists() else None
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def processor() -> str:
     """The processor's name as the system tells it, for example "AMD EPYC 9R14"."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -567,29 +657,42 @@ class Checkpoint:
         """Replace the saved state at once: a crash leaves the old one whole."""
         seconds = self.seconds_before + time.perf_counter() - self.opened
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.file.parent, delete=False) as temporary:
+        with _replacing(self.file) as temporary:
             torch.save({**state, "seconds": seconds}, temporary)
-        os.replace(temporary.name, self.file)
 
 
-def cache_path(name: str) -> Path:
-    """A path in the cache folder, with its parents made."""
-    file = data.cache_folder() / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
+def _training_code() -> str:
+    """SHA-256 of the code that trains, which is imported with it: later edits do not run, nor count."""
+    source = hashlib.sha256()
+    for module in TRAINING_CODE:
+        importlib.import_module(f"dnabook.{module.replace('/', '.')}")
+        source.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    return source.hexdigest()
+
+
+TRAINED_BY = _training_code()
 
 
 def _checkpoint_path(key: dict[str, Any]) -> Path:
-    """One file for each training run: named by its settings and by the code that trains."""
-    source = hashlib.sha256()
-    for module in TRAINING_CODE:
-        source.update((Path(__file__).parent / f"{module}.py").read_bytes())
-    name = json.dumps(key, sort_keys=True, default=str) + source.hexdigest() + torch.__version__
+    """One file for each training run: named by its settings and place and by the code that trains."""
+    name = json.dumps(key, sort_keys=True, default=str) + TRAINED_BY + torch.__version__
     return data.cache_folder() / "checkpoints" / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.pt"
 
 
+@contextlib.contextmanager
+def _replacing(file: Path) -> Iterator[IO[bytes]]:
+    """A temporary file that takes the place of another once it is written, and is gone where that fails."""
+    handle, name = tempfile.mkstemp(dir=file.parent)
+    try:
+        with open(handle, "wb") as temporary:
+            yield temporary
+        os.chmod(name, 0o644)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
 def _write(file: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+    with _replacing(file) as temporary:
         temporary.write(content)
-    os.chmod(temporary.name, 0o644)
-    os.replace(temporary.name, file)

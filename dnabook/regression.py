@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-12  # of the largest diagonal entry: far below float32 features' own rounding
+ETA = 1e-5  # above √RIDGE, which is what the ridge leaves of a dependent column's diagonal entry
 
 
 class Fit(NamedTuple):
@@ -50,18 +51,24 @@ def matrices(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
     return z1, z2
 
 
-def fit(z1: Tensor, z2: Tensor, *, eta: float = 1e-6, ridge: float = RIDGE) -> Fit:
+def double(z: Tensor) -> Tensor:
+    """z in float64, where it is; from mps, which has no float64, on the CPU."""
+    return (z.cpu() if z.device.type == "mps" else z).double()
+
+
+def fit(z1: Tensor, z2: Tensor, *, eta: float = ETA, ridge: float = RIDGE) -> Fit:
     """The least-squares fit of z2 (N, M2) on [z1 (N, M1), 1].
 
     A column of z1 is dropped when its diagonal entry of R in z1 = QR is at most `eta` times the largest
-    in magnitude (it depends on the columns before it), or when it is constant (it repeats the ones).
+    in magnitude (it depends on the columns before it; an eta up to √RIDGE = 1e-6 finds none of these), or
+    when it is constant (it repeats the ones).
     `ridge`, times the largest sum of squares of a column, is added to the diagonal of Z1ᵀZ1.
     Any N ≥ 2 works, N < M1 and constant, zero or duplicated columns included.
     """
     return _fits(z1, z2, eta, ridge, both=False)[0]
 
 
-def fit_both(z1: Tensor, z2: Tensor, *, eta: float = 1e-6, ridge: float = RIDGE) -> tuple[Fit, Fit]:
+def fit_both(z1: Tensor, z2: Tensor, *, eta: float = ETA, ridge: float = RIDGE) -> tuple[Fit, Fit]:
     """The fits of z2 on z1 and of z1 on z2, as `fit` makes them, for less: they share Z1ᵀZ2."""
     first, second = _fits(z1, z2, eta, ridge, both=True)
     return first, second
@@ -70,9 +77,8 @@ def fit_both(z1: Tensor, z2: Tensor, *, eta: float = 1e-6, ridge: float = RIDGE)
 @torch.no_grad()
 def _fits(z1: Tensor, z2: Tensor, eta: float, ridge: float, *, both: bool) -> list[Fit]:
     z1, z2 = matrices(z1, z2)
-    dtype = z1.dtype
-    work = torch.float32 if z1.device.type == "mps" else torch.float64
-    z1, z2 = z1.to(work), z2.to(work)
+    like = z1  # its device and type are the result's
+    z1, z2 = double(z1), double(z2)
     mean1, mean2 = z1.mean(0), z2.mean(0)
     c1, c2 = z1 - mean1, z2 - mean2
     cross = c1.T @ c2  # (M1, M2)
@@ -80,7 +86,7 @@ def _fits(z1: Tensor, z2: Tensor, eta: float, ridge: float, *, both: bool) -> li
     for c, mean, target_mean, product in ((c1, mean1, mean2, cross), (c2, mean2, mean1, cross.T))[: 1 + both]:
         factor, kept = _factor(c, mean, eta, ridge)
         weight = torch.cholesky_solve(product * kept[:, None], factor)
-        fits.append(Fit(weight.to(dtype), mean.to(dtype), target_mean.to(dtype), kept))
+        fits.append(Fit(weight.to(like), mean.to(like), target_mean.to(like), kept.to(like.device)))
     return fits
 
 
@@ -114,6 +120,5 @@ def _gram(z: Tensor, block: int = 256) -> Tensor:
 
 def _cholesky_(gram: Tensor, ridge: float = RIDGE) -> Tensor:
     """Lower Cholesky factor of a Gram matrix, `ridge` × its largest entry added to its diagonal in place."""
-    ridge = ridge if gram.dtype == torch.float64 else max(ridge, 1e-6)  # float32 cannot resolve less
     gram.diagonal().add_(ridge * gram.diagonal().max() + torch.finfo(gram.dtype).tiny)
     return torch.linalg.cholesky_ex(gram)[0]

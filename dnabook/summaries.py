@@ -1,7 +1,8 @@
 """Records as the few numbers that a sentence or a plotted point needs: means over seeds, with intervals.
 
 The unit is an independently seeded pair. A rate is computed within a pair first, both directions weighing
-the same, and then averaged over pairs with a Student-t interval.
+the same, and then averaged over pairs with a Student-t interval. A query that two trials of one seed match
+raises ValueError: it must say more of the setting, or it would mix what was trained differently.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dnabook.experiments import NAMES
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
 
+PLAIN = "autoencoder"  # the arm with one path
 LEARNED = 0.5  # accuracy below which a model counts as collapsed: five times chance
 
 
@@ -42,7 +44,7 @@ def accuracy(record: Record, **where: Any) -> MeanInterval:
 
 def accuracy_by_seed(record: Record, **where: Any) -> BySeed:
     """Test accuracy of each matching pair, the mean of both models."""
-    trials = [t for t in record.trials if _matches(t["setting"], where)]
+    trials = [t for t in _trials(record, where).trials if _matches(t["setting"], where)]
     return {t["seed"]: mean(t["values"]["accuracy"]) for t in trials}
 
 
@@ -57,10 +59,16 @@ def transfer(record: Record, *, conditioned: bool = True, **where: Any) -> MeanI
 
 def transfer_by_seed(record: Record, *, conditioned: bool = True, **where: Any) -> BySeed:
     """Transfer rate of each matching pair, both directions weighing the same."""
-    by_seed: dict[int, list[float]] = {}
-    for row in record.rows("transfer", **where):
-        by_seed.setdefault(row["seed"], []).append(rate(row, conditioned=conditioned))
-    return {seed: mean(rates) for seed, rates in by_seed.items()}
+    rows = _trials(record, where).rows("transfer", **where)
+    return by_seed((row["seed"], rate(row, conditioned=conditioned)) for row in rows)
+
+
+def by_seed(values: Iterable[tuple[int, float]]) -> BySeed:
+    """The mean of each seed's values, from (seed, value) in any order."""
+    found: dict[int, list[float]] = {}
+    for seed, value in values:
+        found.setdefault(seed, []).append(value)
+    return {seed: mean(each) for seed, each in found.items()}
 
 
 def over(values: BySeed) -> MeanInterval:
@@ -83,14 +91,20 @@ def rate(row: dict[str, Any], *, conditioned: bool = True) -> float:
 def predictability(record: Record, reading: str = "heldout", **where: Any) -> MeanInterval:
     """A reading of R² ("heldout", "in_sample", "batch_in_sample", "chance_floor", …) over matching pairs.
 
-    Give `source=1` for the direction 1 → 2 that the correlation loss acts on, `source=2` for the other.
+    Give `source=1` for the direction 1 → 2 that the correlation loss acts on, `source=2` for the other;
+    without it a pair counts once, with the mean of both.
     """
-    return mean_interval([row[reading] for row in record.rows("predictability", **where)])
+    return over(_reading_by_seed(record, reading, where))
 
 
 def heldout_by_seed(record: Record, **where: Any) -> BySeed:
-    """Held-out R² of each matching pair; give `source`, as in `predictability`."""
-    return {row["seed"]: row["heldout"] for row in record.rows("predictability", **where)}
+    """Held-out R² of each matching pair; `source` is that of `predictability`."""
+    return _reading_by_seed(record, "heldout", where)
+
+
+def _reading_by_seed(record: Record, reading: str, where: dict[str, Any]) -> BySeed:
+    rows = _trials(record, where).rows("predictability", **where)
+    return by_seed((row["seed"], row[reading]) for row in rows)
 
 
 def reconstruction(record: Record, **where: Any) -> MeanInterval:
@@ -106,18 +120,20 @@ def reconstruction_by_seed(
 
     rule: "first", "second", "mean_path" (their mean), "either", "both", "mean_probability",
     "higher_confidence" or "exactly_one".  objective: of Eq. 10, or "strongest", the worst of all.
-    Plain autoencoders are attacked by Eq. 11 whatever the objective.  table: "attacked" or "fixed".
+    Plain autoencoders are attacked by Eq. 11 whatever the record's objective.  table: "attacked", or "fixed"
+    for the classifier of clean images, which the experiment attacks by its first objective only.
     Raises ValueError for an attack or objective that was not recorded.
     """
     found = {}
-    for trial in record.trials:
-        if trial["setting"]["arm"] != arm:
-            continue
+    for trial in _trials(record, {"arm": arm}).trials:
         values = trial["values"]
         clean = attack is None and table == "attacked"
         rows = [values["clean"]] if clean else _same_attack(values[table], attack or "none", epsilon)
         named = [row for row in rows if row.get("objective") == objective]
-        if not named and len(rows) > 2:  # with one neck there are two: its own objective and "strongest"
+        alike = rows[-1]["attack"] == "none" or (
+            arm == PLAIN and objective in record.config.get("objectives", [objective])
+        )
+        if not named and not alike:
             known = ", ".join(row["objective"] for row in rows)
             raise ValueError(f"objective {objective!r} is not recorded of {arm}; known: {known}")
         row = (named or rows)[-1]
@@ -220,6 +236,18 @@ def _collapsed(trial: dict[str, Any]) -> bool:
     values = trial["values"]
     first = values["epochs"][0] if "epochs" in values else values  # of DVERGE, the pair that it was given
     return min(first["accuracy"]) < LEARNED
+
+
+def _trials(record: Record, where: dict[str, Any]) -> Record:
+    """The record of the trials whose setting fits `where`, whatever it asks of their rows: one a seed."""
+    trials = [
+        t for t in record.trials
+        if all({**t["setting"], "seed": t["seed"]}.get(name, value) == value for name, value in where.items())
+    ]  # fmt: skip
+    if len({t["seed"] for t in trials}) < len(trials):
+        known = ", ".join(trials[0]["setting"])
+        raise ValueError(f"{where} matches several trials of a seed in {record.name}; say more of: {known}")
+    return dataclasses.replace(record, trials=trials)
 
 
 def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:

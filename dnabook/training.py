@@ -54,19 +54,22 @@ def fit(
                    correlation loss stay in float32. Worth it where `has_bfloat16(device)`.
     progress       `progress(iterable, description)`, for example `tqdm`-like; quiet by default.
     checkpoint     saved after every epoch; a run that was interrupted goes on from the last whole epoch and
-                   ends with the weights it would have had.
+                   ends with the weights it would have had: `batches.generator` and PyTorch's own generators
+                   (of the CPU and the parameters' CUDA device; dropout draws from them) go on from there.
 
-    Raises ValueError for epochs below 1, an unknown schedule or an epoch without batches, FloatingPointError
-    when the loss of an epoch is not finite.
+    On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
+    Raises ValueError for epochs below 1, an unknown schedule, an epoch without batches or a checkpoint of
+    more epochs, FloatingPointError when the loss of an epoch is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if schedule not in ("constant", "one_cycle"):
         raise ValueError(f'schedule is "constant" or "one_cycle", got {schedule!r}')
-    keep_freed_memory()
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
+    device = parameters[0].device
+    keep_freed_memory(device)
     scheduler = None
     if schedule == "one_cycle":
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -77,6 +80,11 @@ def fit(
     done = 0
     state = checkpoint.load() if checkpoint else None
     if state is not None:
+        if state["epochs"] > epochs:
+            raise ValueError(
+                f"the checkpoint holds {state['epochs']} epochs, more than the {epochs} asked for; "
+                "ask for as many, or train without it"
+            )
         for model, weights in zip(objective.models, state["models"], strict=True):
             model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
@@ -91,6 +99,8 @@ def fit(
         if generator is not None:
             generator.set_state(state["generator"])
         history, done = state["history"], state["epochs"]
+        if done < epochs and state.get("random"):  # older checkpoints have none
+            _set_random(state["random"], device)
 
     for model in objective.models:
         model.train()
@@ -119,12 +129,25 @@ def fit(
                 "optimizer": optimizer.state_dict(),
                 "scheduler": None if scheduler is None else scheduler.state_dict(),
                 "generator": None if generator is None else generator.get_state(),
+                "random": _random(device),
                 "history": history,
                 "epochs": epoch + 1,
             })  # fmt: skip
     for model in objective.models:
         model.eval()
     return history
+
+
+def _random(device: torch.device) -> list[Tensor]:
+    """The states of PyTorch's own generators: of the CPU, and of the device if it is CUDA's."""
+    gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *gpu]
+
+
+def _set_random(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -13,7 +15,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import dnabook
+from dnabook import attacks, memory
 from dnabook.attacks import (
     L2,
     PATH_VARIANTS,
@@ -319,6 +324,32 @@ def test_rescaled_inputs_with_rescaled_epsilon_give_the_rescaled_attack():
     torch.testing.assert_close((scaled + 1) / 2, plain)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pixel:
+    """A third ball: one pixel an image may change, the one with the steepest slope, by at most `width`."""
+
+    width: float | torch.Tensor
+
+    def size(self, x):
+        return Linf(self.width).size(x)
+
+    def steepest(self, gradient):
+        flat = gradient.flatten(1)
+        chosen = nn.functional.one_hot(flat.abs().argmax(1), flat.shape[1])
+        return (chosen * flat.sign()).reshape(gradient.shape)
+
+    def project(self, delta):
+        return Linf(self.width).project(delta)
+
+
+@pytest.mark.parametrize("width", [0.3, torch.tensor([0.0, 0.1, 0.2, 0.3])])
+@pytest.mark.parametrize("attack", [fgsm, partial(pgd, random_start=False)], ids=["fgsm", "pgd"])
+def test_a_third_ball_may_call_its_size_what_it_likes(attack, width, w):
+    x, objective = images(), linear(w)
+    gain = objective(attack(objective, x, Pixel(width), bounds=WIDE)) - objective(x)
+    torch.testing.assert_close(gain, (width * w.abs().max()).expand(4).to(gain))
+
+
 # --- Each image on its own -----------------------------------------------------------------------
 
 SEARCHES = {
@@ -491,6 +522,27 @@ def test_model_objectives_are_the_signed_cross_entropies_of_the_images(trained_c
     torch.testing.assert_close(targeted(trained_cnn, y)(x), -expected)
 
 
+OBJECTIVES = {"untargeted": untargeted, "targeted": targeted, "paths": paths}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_dnabook_itself_hands_out_what_three_lines_of_an_attack_need(objective):
+    assert dnabook.untargeted is untargeted and dnabook.targeted is targeted and dnabook.craft is craft
+    model = nn.Linear(3, 10)
+    assert objective(model, torch.arange(3)).models == (model,)
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd], ids=["fgsm", "pgd"])
+def test_a_plain_function_is_called_in_its_model_s_own_mode(attack, mnist_test):
+    """What the docstring of pgd warns of: in training mode it moves BatchNorm statistics."""
+    model, x, y = FullyConnected().train(), mnist_test.x[:4], mnist_test.y[:4]
+    state = copy.deepcopy(model.state_dict())
+    attack(untargeted(model, y), x, Linf(0.1))
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    attack(lambda z: cross_entropy(model(z), y, reduction="none"), x, Linf(0.1))
+    assert not torch.equal(model.body[3].running_mean, state["body.3.running_mean"])
+
+
 # --- Nothing else changes ------------------------------------------------------------------------
 
 ALL = {
@@ -617,6 +669,48 @@ def test_a_start_of_another_type_does_not_change_the_type_of_the_result():
 @pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
 def test_no_images_give_no_images(attack, ball):
     assert attack(bumpy, images()[:0], ball).shape == (0, 1, 6, 6)
+
+
+class Copies(TorchDispatchMode):
+    """Counts what copies a number or another device's or type's tensor: on a GPU each would wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function._schema.name in (
+            "aten::lift_fresh",
+            "aten::_to_copy",
+            "aten::_local_scalar_dense",
+        )
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "ball",
+    [Linf(0.1), L2(0.5), Linf(torch.full((4,), 0.1)), L2(torch.tensor(0.5))],
+    ids=["linf", "l2", "epsilons", "radius"],
+)
+def test_no_step_makes_a_tensor_of_a_number_or_brings_one_from_elsewhere(ball, momentum):
+    counts = []
+    for steps in (1, 6):
+        with Copies() as copies:  # the images are float64, the sizes float32
+            pgd(bumpy, images(), ball, steps=steps, step_size=0.05, momentum=momentum)
+        counts.append(copies.count)
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_freed_memory_is_asked_for_only_where_the_cpu_works(device, monkeypatch):
+    asked, libraries = [], []
+    monkeypatch.setattr(attacks, "keep_freed_memory", asked.append)
+    pgd(bumpy, images(), Linf(0.1), steps=1)
+    assert asked == [torch.device("cpu")]
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libraries.append(name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError) if device == "cpu" else contextlib.nullcontext():
+        memory.keep_freed_memory.__wrapped__(torch.device(device))
+    assert libraries == ["libc.so.6"] * (device == "cpu")
 
 
 # --- Bugs that other libraries have had ----------------------------------------------------------
@@ -1040,6 +1134,16 @@ def test_images_outside_the_bounds_are_refused(attack, value):
         attack(bumpy, x, Linf(0.1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_images_a_rounding_above_the_bounds_are_refused_with_all_their_digits_and_what_to_do(dtype):
+    x = images(dtype=dtype)
+    x[0, 0, 0, 0] = above = torch.nextafter(x.new_tensor(1.0), x.new_tensor(2.0))
+    with pytest.raises(ValueError, match=rf", {above.item()}\], outside the bounds \(0.0, 1.0\): clamp what"):
+        pgd(bumpy, x, Linf(0.1))
+    assert above.item() > 1
+    pgd(bumpy, x.clamp(0, 1), Linf(0.1), steps=1)
+
+
 @pytest.mark.parametrize("attack", [fgsm, pgd])
 def test_integer_images_are_refused(attack):
     with pytest.raises(ValueError, match="floating point"):
@@ -1073,12 +1177,14 @@ def test_an_objective_that_is_not_one_loss_for_each_image_is_refused(objective, 
         attack(objective, images(), Linf(0.1))
 
 
-@pytest.mark.parametrize("objective", [untargeted, targeted, paths])
-def test_another_number_of_labels_than_images_is_refused(objective, trained_cnn, mnist_test):
-    with pytest.raises(ValueError, match="3 labels, got 4 images"):
-        fgsm(objective(trained_cnn, mnist_test.y[:3]), mnist_test.x[:4], Linf(0.1))
-    with pytest.raises(ValueError, match="4 images and 3 labels"):
-        craft(partial(fgsm, ball=Linf(0.1)), trained_cnn, mnist_test.x[:4], mnist_test.y[:3])
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("shape", [(3,), (4, 1), (4, 10), ()])
+def test_anything_but_one_label_for_each_image_is_refused(objective, shape, trained_cnn, mnist_test):
+    x, y = mnist_test.x[:4], torch.zeros(shape, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"4 images need labels of shape \(4,\), got \("):
+        fgsm(objective(trained_cnn, y), x, Linf(0.1))
+    with pytest.raises(ValueError, match=r"4 images need labels of shape \(4,\), got \("):
+        craft(lambda objective, x: x, trained_cnn, x, y, objective=objective)
 
 
 @pytest.mark.parametrize("norm", [Linf, L2])

@@ -169,9 +169,9 @@ def test_chapters_open_with_verdicts_on_claims_that_exist(committed):
 def test_an_answer_names_verdict_number_and_scale(committed):
     claim = next(claim for claim in scoreboard.CLAIMS if claim.id == "C2")
     text = scoreboard.answers("C2")
-    found = [scale for scale in records.SCALES if scoreboard.judge(claim, scale)]
-    judged = scoreboard.judge(claim, found[-1])
-    assert f"**{judged.verdict}**" in text and f"(n = {judged.n}), {found[-1]} scale" in text
+    scale = records.evidence(*claim.experiments)
+    judged = scoreboard.judge(claim, scale)
+    assert f"**{judged.verdict}**" in text and f"(n = {judged.n}), {scale} scale" in text
 
 
 def test_the_finding_says_nothing_of_pairs_that_did_not_survive(committed, monkeypatch):

@@ -85,6 +85,7 @@ def test_attacks_by_libraries_stay_in_the_ball_that_ours_has(monkeypatch):
         assert 0 < (x_adv - images.x).abs().max() <= 0.1 + 1e-6
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="elsewhere a peak cannot be reset")
 def test_the_growth_of_memory_is_that_of_the_call_alone():
     program = """
 import torch, speed

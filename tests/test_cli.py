@@ -163,6 +163,17 @@ def test_a_data_error_is_told_in_one_line(fake, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == "dnabook: train-images.gz is missing"  # after a bar
 
 
+def test_a_trial_that_fails_is_told_in_one_line_and_the_others_are_made(fake, capsys):
+    ran = fake.run
+    fake.run = lambda config, setting, *rest: (
+        ran(config, setting, *rest) if setting["colour"] == "blue" else 1 / 0
+    )
+    assert run() == 2
+    line = capsys.readouterr().err.splitlines()[-1]  # after a bar
+    assert line.startswith("dnabook: made_up (smoke) lacks 1 of the 2 trials") and "ZeroDivisionError" in line
+    assert [trial["setting"] for trial in records.load("made_up", "smoke").trials] == [{"colour": "blue"}]
+
+
 def test_an_interrupted_run_says_that_it_can_go_on_and_returns_130(fake, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -277,8 +288,10 @@ def test_show_of_nothing_recorded_says_how_to_record_it(fake, capsys):
 def test_doctor_checks_versions_data_and_records(fake, capsys, whole_mnist_train, whole_mnist_test):
     run()
     capsys.readouterr()
+    records.Checkpoint(data.cache_folder() / "checkpoints" / "a.pt").save({"x": torch.zeros(2**19)})
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
+    assert "checkpoints in the cache: 2 MiB\n" in out
     assert f"dnabook {dnabook.__version__}" in out and f"torch {torch.__version__}" in out
     assert f"mnist train: 60000 images, digest {whole_mnist_train.digest}" in out
     assert f"mnist test: 10000 images, digest {whole_mnist_test.digest}" in out

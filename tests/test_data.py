@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import io
 import os
 import pickle
 import re
 import shutil
 import tarfile
+import time
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import md5
 
 import numpy as np
@@ -18,6 +22,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dnabook import data
 from dnabook.data import (
@@ -203,6 +208,11 @@ def test_colours_differ_between_images_channels_and_splits(coloured):
     assert train.digest != coloured.digest
 
 
+def test_the_digest_of_color_mnist_is_not_that_of_mnist(coloured, mnist_test, whole_mnist_train):
+    assert (mnist_test.digest, whole_mnist_train.digest) == ("c3f9adf9c66e", "edc0d1098aa4")  # as recorded
+    assert coloured.digest != mnist_test.digest
+
+
 # --- CIFAR-10 as torchvision stores it -----------------------------------------------------------
 
 
@@ -341,6 +351,66 @@ def test_a_damaged_cifar10_is_not_stood_in_for(damage, tmp_path, monkeypatch, re
     with pytest.raises(DataError) as caught:
         load_or_stand_in("cifar10", "test", device="cpu")
     assert not isinstance(caught.value, DownloadError)
+
+
+@pytest.fixture
+def download(monkeypatch, tmp_path):
+    """Call it with what is to be done in the place of a download into an empty cache folder."""
+    monkeypatch.setenv("DNABOOK_CACHE", str(tmp_path / "cache"))
+    return partial(monkeypatch.setattr, "torchvision.datasets.cifar.download_and_extract_archive")
+
+
+@pytest.mark.parametrize(
+    "error, failed",
+    [
+        (urllib.error.URLError("no network"), True),
+        (urllib.error.HTTPError("https://…", 503, "unavailable", {}, None), True),
+        (TimeoutError("too slow"), True),
+        (ConnectionResetError("reset"), True),
+        (http.client.IncompleteRead(b""), True),
+        (RuntimeError("File not found or corrupted."), False),
+        (OSError(28, "No space left on device"), False),
+        (PermissionError(13, "Permission denied"), False),
+        (tarfile.ReadError("not a tar"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_a_download_that_fails_is_stood_in_for_not_whatever_goes_wrong_with_it(download, error, failed):
+    def fail(*args, **kwargs):
+        raise error
+
+    download(fail)
+    with pytest.raises(DataError, match="set DNABOOK_DATA") as caught:
+        load("cifar10", "test", device="cpu")
+    assert isinstance(caught.value, DownloadError) == failed and caught.value.__cause__ is error
+    if failed:
+        assert load_or_stand_in("cifar10", "test", limit=3, device="cpu").name == "color-mnist"
+
+
+def test_a_damaged_cifar10_in_the_cache_is_not_stood_in_for_without_a_network(
+    no_download, download, tmp_path
+):
+    (tmp_path / "cache" / "cifar-10-batches-py").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"damaged.*no network") as caught:
+        load_or_stand_in("cifar10", "test", device="cpu")
+    assert not isinstance(caught.value, DownloadError) and len(no_download) == 1
+
+
+def test_one_download_at_a_time_writes_into_the_cache(download):
+    busy, most = [], []
+
+    def slowly(*args, **kwargs):
+        busy.append(1)
+        most.append(len(busy))
+        time.sleep(0.1)
+        busy.pop()
+        raise urllib.error.URLError("no network")
+
+    download(slowly)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(load, "cifar10", "test", device="cpu") for _ in range(4)]
+    assert all(isinstance(each.exception(), DownloadError) for each in found)
+    assert most == [1] * 4
 
 
 def test_only_a_download_error_is_stood_in_for(monkeypatch):
@@ -682,3 +752,24 @@ def test_a_default_device_set_elsewhere_does_not_change_the_augmentation():
     expected = crop_and_flip(x, torch.Generator().manual_seed(0))
     with torch.device("meta"):
         assert torch.equal(crop_and_flip(x, torch.Generator("cpu").manual_seed(0)), expected)
+
+
+class Transfers(TorchDispatchMode):
+    """Counts the tensors that go from the CPU to another device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        from_cpu = isinstance(found, torch.Tensor) and any(
+            isinstance(x, torch.Tensor) and x.device.type == "cpu" and x.dim() for x in args
+        )
+        self.count += from_cpu and found.device.type != "cpu"
+        return found
+
+
+def test_the_augmentation_moves_what_it_draws_to_the_images_device_at_once():
+    with Transfers() as transfers:
+        found = crop_and_flip(torch.empty(6, 3, 8, 8, device="meta"), torch.Generator().manual_seed(0))
+    assert found.shape == (6, 3, 8, 8) and found.device.type == "meta"
+    assert transfers.count == 1

@@ -1,7 +1,7 @@
 """Distilled images against what can be worked out by hand, and DVERGE against loops written out in full."""
 
 from dataclasses import astuple, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -424,6 +424,19 @@ def test_models_learn_to_read_the_other_s_distilled_images_as_what_they_look_lik
     history = list(dverge.train(pair, lambda turn: data.Batches(mnist_train, 50, seed=turn), preset=SHORT))
     assert misread() < 0.8 * before
     assert all(history[-1][name] < history[0][name] for name in ("loss_1", "loss_2"))
+
+
+def test_from_epoch_to_epoch_dropout_draws_anew(batches):
+    """A checkpoint that took PyTorch's generator back would repeat the first epoch's draws in every other."""
+    pair = tuple(Small(nn.Flatten(), nn.Linear(784, 20), nn.ReLU(), nn.Dropout(0.5)) for _ in range(2))
+    states = []
+    for _ in dverge.train(pair, batches, epochs=3, preset=replace(SHORT, steps=1)):
+        states.append(torch.get_rng_state())
+        torch.rand(7)  # what the caller draws goes on as well
+    assert not any(torch.equal(a, b) for a, b in combinations(states, 2))
+    memory = Memory()
+    memory.save({"epochs": 1, "random": [torch.get_rng_state()]})
+    assert memory.load() == {"epochs": 1}
 
 
 def test_a_memory_gives_back_what_was_saved_last():

@@ -45,14 +45,15 @@ def checkpoints():
 
 
 @pytest.fixture(scope="module")
-def checkpoints_before_transfer(correlation_record):
-    return checkpoints()
+def transfer_and_checkpoints(correlation_record):
+    """`transfer`, run after `feature_correlation`, and the checkpoints before and after it."""
+    before = checkpoints()
+    return smoke("transfer"), before, checkpoints()
 
 
 @pytest.fixture(scope="module")
-def transfer_record(checkpoints_before_transfer):
-    """Run after `feature_correlation`, whose trained pairs it finds in the cache."""
-    return smoke("transfer")
+def transfer_record(transfer_and_checkpoints):
+    return transfer_and_checkpoints[0]
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +228,10 @@ def test_figure_3_counts_every_attack_epsilon_and_direction(transfer_record):
 
 
 def test_experiments_that_need_the_same_trained_pair_train_it_once(
-    checkpoints_before_transfer, transfer_record, correlation_record
+    transfer_and_checkpoints, correlation_record
 ):
-    assert checkpoints() == checkpoints_before_transfer != set()
+    transfer_record, before, after = transfer_and_checkpoints
+    assert after == before != set()
     for trial in correlation_record.trials:
         other = transfer_record.find(trial["setting"], trial["seed"])
         assert (

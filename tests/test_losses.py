@@ -444,6 +444,26 @@ def test_under_autocast_the_loss_is_computed_in_single_precision(variant, dtype)
     assert all(g.dtype == dtype and g.isfinite().all() and g.norm() > 0 for g in gradients)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_inputs_of_two_types_are_compared_in_the_wider_one(variant):
+    z1, z2 = features(60, 8, dtype=torch.float32), features(60, 5, seed=1)
+    for pair in ((z1, z2), (z2, z1)):
+        found = correlation_loss(*pair, variant=variant)
+        assert found.dtype == torch.float64
+        assert torch.equal(found, correlation_loss(*(z.double() for z in pair), variant=variant))
+
+
+def test_units_far_below_the_mean_variance_count_as_explained_as_documented():
+    """Of 50 independent units a side, one scaled by 100, each other one keeps v / (v + floor)."""
+    pair = [draw(5000, 50), draw(5000, 50, seed=1)]
+    for z in pair:
+        z[:, 0] *= 100
+    floor = losses.FLOOR * (49 + 1e4) / 50
+    expected = -math.log((49 / (1 + floor) + 1) / 50)
+    assert 1 < expected < 1.1
+    assert correlation_loss(*pair).item() == pytest.approx(expected, abs=0.05)
+
+
 # --- The correlation loss: gradients -------------------------------------------------------------
 
 
@@ -527,6 +547,15 @@ def test_value_and_gradients_are_finite_on_dead_constant_and_duplicated_units(
     z2 = z2.detach().double()
     ceiling = CEILING if variant == "corrected" else math.log(z2.square().sum() / 1e-3 + 1)
     assert -1e-3 <= loss.item() <= ceiling + 1e-3
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("power", [-30, -15, 15])
+def test_value_and_gradients_are_finite_in_single_precision_up_to_the_documented_size(variant, power):
+    pair = [(10.0**power * features(300, 200, seed=s, dtype=torch.float32)).requires_grad_() for s in (0, 1)]
+    loss = correlation_loss(*pair, variant=variant)
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, pair))
 
 
 # --- The correlation loss: what it refuses -------------------------------------------------------

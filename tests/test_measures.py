@@ -1,6 +1,7 @@
 """Measures against numpy, scipy and counting by hand; each with the trap that it must not fall into."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -151,6 +152,25 @@ def test_adjusted_r_squared_is_the_textbook_formula_with_the_rank_of_the_predict
 def test_adjusted_r_squared_is_nan_when_no_degrees_of_freedom_are_left():
     assert math.isnan(measures.r_squared(draw(10, 9), draw(10, 2, seed=1), adjusted=True))
     assert math.isfinite(measures.r_squared(draw(10, 8), draw(10, 2, seed=1), adjusted=True))
+
+
+def test_in_sample_r_squared_of_low_rank_features_in_single_precision_counts_only_their_true_directions():
+    low = draw(300, 5) @ draw(5, 2000, seed=1)  # rounded, it has 299 directions, all but five of noise
+    target = draw(300, 50, seed=2).float()
+    assert measures.r_squared(low.float(), target) == pytest.approx(
+        measures.r_squared(low[:, :5], target), abs=1e-6
+    )
+
+
+def test_one_hugely_inflated_unit_hides_the_others_from_a_held_out_r_squared_as_documented():
+    z = draw(2000, 20)
+    target = z[:, 1:] @ draw(19, 5, seed=1)
+    scores = [
+        measures.r_squared(torch.cat([scale * z[:, :1], z[:, 1:]], 1), target, heldout=True)
+        for scale in (1, 300)
+    ]
+    assert scores[0] == pytest.approx(1, abs=1e-6)
+    assert scores[1] < 0.9
 
 
 def test_r_squared_refuses_what_it_cannot_mean():
@@ -408,8 +428,6 @@ class Normalised(nn.Module):
 def test_accuracy_by_hand():
     model = Lookup([1, 2, 3, 4])
     assert measures.accuracy(model, numbered(0, 1, 2, 3), torch.tensor([1, 2, 0, 4])) == 0.75
-    with pytest.raises(ValueError, match="4 images and 3 labels"):
-        measures.accuracy(model, numbered(0, 1, 2, 3), torch.tensor([1, 2, 0]))
 
 
 @pytest.mark.parametrize("n", [1, 499, 500, 501])
@@ -502,10 +520,20 @@ def test_a_null_attack_has_a_printed_rate_but_no_conditioned_one():
     assert math.isnan(measures.transfer_rate(one, other, x, y, x))
 
 
-def test_transfer_refuses_images_and_labels_of_different_length():
-    with pytest.raises(ValueError, match="6 images and 5 labels"):
-        measures.transfer_rate(SOURCE, TARGET, ATTACKED, ZEROS[:5])
-    with pytest.raises(ValueError, match="5 images and 6 labels"):
+@pytest.mark.parametrize("y", [ZEROS[:5], ZEROS[:, None], torch.zeros(6, 10), ZEROS[0]])
+def test_labels_are_one_for_each_image_and_nothing_that_broadcasts(y):
+    """(N, 1) against (N,) would be compared as N × N."""
+    refused = partial(pytest.raises, ValueError, match=r"6 images need labels of shape \(6,\), got \(")
+    with refused():
+        measures.accuracy(SOURCE, ATTACKED, y)
+    with refused():
+        measures.transfer_rate(SOURCE, TARGET, ATTACKED, y)
+    with refused():
+        measures.transfer_matrix([SOURCE, TARGET], [ATTACKED, ATTACKED], y)
+
+
+def test_transfer_refuses_another_number_of_clean_images_than_labels():
+    with pytest.raises(ValueError, match=r"5 images need labels of shape \(5,\), got \(6,\)"):
         measures.transfer_rate(SOURCE, TARGET, ATTACKED, ZEROS, CLEAN[:5])
 
 
@@ -536,7 +564,7 @@ def test_transfer_matrix_takes_row_i_from_the_images_crafted_on_model_i():
 def test_transfer_matrix_refuses_a_wrong_number_of_image_sets_or_images():
     with pytest.raises(ValueError, match="got 2 models, 1 x_adv"):
         measures.transfer_matrix([SOURCE, TARGET], [ATTACKED], ZEROS)
-    with pytest.raises(ValueError, match="5 images and 6 labels"):
+    with pytest.raises(ValueError, match=r"5 images need labels of shape \(5,\), got \(6,\)"):
         measures.transfer_matrix([SOURCE, TARGET], [ATTACKED, ATTACKED[:5]], ZEROS)
 
 
@@ -593,3 +621,51 @@ def test_constant_features_have_no_rank_and_no_alignment_in_either_precision():
         assert measures.rank(constant) == 0
         assert math.isnan(measures.effective_rank(constant))
         assert math.isnan(measures.cka(constant, torch.randn(7, 3, dtype=dtype)))
+
+
+# --- mps -----------------------------------------------------------------------------------------
+
+
+class Mps(torch.Tensor):
+    """A tensor that says it is on mps, where there is no float64; only `cpu` takes it from there."""
+
+    device = torch.device("mps")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def double(self):
+        raise TypeError("mps has no float64")
+
+
+ON_MPS = {
+    "accuracy": lambda z1, z2, y: measures.accuracy(nn.Identity(), z1, y),
+    "transfer_rate": lambda z1, z2, y: measures.transfer_rate(nn.Identity(), nn.Tanh(), z1, y),
+    "r_squared": lambda z1, z2, y: measures.r_squared(z1, z2, adjusted=True),
+    "heldout": lambda z1, z2, y: measures.r_squared(z1, z2, heldout=True),
+    "predictability": lambda z1, z2, y: measures.predictability(z1, z2),
+    "rank": lambda z1, z2, y: measures.rank(z1),
+    "effective_rank": lambda z1, z2, y: measures.effective_rank(z1),
+    "first_component": lambda z1, z2, y: measures.first_component(z1).tolist(),
+    "pearson": lambda z1, z2, y: measures.pearson(z1, z1 + z2),
+    "cka": lambda z1, z2, y: measures.cka(z1, z2),
+}
+
+
+@pytest.mark.parametrize("measure", ON_MPS)
+def test_what_is_measured_on_mps_goes_through_the_cpu_to_double_precision(measure):
+    inputs = features(60, 5).float(), features(60, 5, seed=1).float(), torch.arange(60) % 5
+    expected = ON_MPS[measure](*inputs)
+    assert ON_MPS[measure](*(tensor.as_subclass(Mps) for tensor in inputs)) == expected
+
+
+def test_a_held_out_fit_keeps_every_column_and_leaves_dependent_ones_to_its_ridge():
+    x = draw(60, 80, seed=1)  # 30 fitted rows for 80 columns: any 30 of them would fit exactly, and wildly
+    y = draw(60, 5, seed=2)
+    one, two = x[:30] - x[:30].mean(0), y[:30] - y[:30].mean(0)
+    ridge = measures.HELDOUT_RIDGE * one.square().sum(0).max()
+    weight = torch.linalg.solve(one.T @ one + ridge * torch.eye(80, dtype=x.dtype), one.T @ two)
+    left = y[30:] - y[:30].mean(0) - (x[30:] - x[:30].mean(0)) @ weight
+    total = (y[30:] - y[30:].mean(0)).square().sum()
+    expected = 1 - left.square().sum() / total
+    assert measures.r_squared(x, y, heldout=True) == pytest.approx(expected.item(), abs=1e-6)

@@ -1,5 +1,6 @@
 """Records of a made-up experiment: what is run, kept, re-used and set aside, and what survives a crash."""
 
+import contextlib
 import datetime
 import json
 import math
@@ -8,8 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import types
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +21,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import dnabook
-from dnabook import records
+from dnabook import data, records
 from dnabook.experiments import Context
-from dnabook.records import Checkpoint, Record, RecordError
+from dnabook.records import Checkpoint, MissingTrials, Record, RecordError
 from dnabook.training import quiet
 
 
@@ -66,6 +70,11 @@ def saved(scale="smoke"):
     return json.loads(records.path("made_up", scale).read_text())
 
 
+def files():
+    """What lies in the folder of the records, without the locks."""
+    return {file.name for file in records.folder().iterdir() if not file.name.endswith(".lock")}
+
+
 # --- Running what is missing ---------------------------------------------------------------------
 
 
@@ -80,7 +89,7 @@ def test_make_runs_every_setting_of_every_seed_once(fake):
 @pytest.mark.parametrize("scale, seeds", [("smoke", [0]), ("laptop", [0, 1, 2]), ("paper", [0, 1, 2, 3, 4])])
 def test_each_scale_has_its_own_number_of_seeds_and_its_own_file(fake, scale, seeds):
     assert make(scale).seeds == seeds
-    assert [file.name for file in records.folder().iterdir()] == [f"made-up-{scale}.json"]
+    assert files() == {f"made-up-{scale}.json"}
 
 
 def test_make_runs_only_the_seeds_that_the_record_lacks(fake):
@@ -106,7 +115,7 @@ def test_an_interruption_keeps_the_finished_trials_and_the_next_make_goes_on(fak
             raise stop("now")
 
     fake.before = interrupt
-    with pytest.raises(stop):
+    with pytest.raises(KeyboardInterrupt if stop is KeyboardInterrupt else MissingTrials):
         make()
     kept = saved()["trials"]
     assert [trial["setting"] for trial in kept] == [{"colour": "red"}]
@@ -115,6 +124,82 @@ def test_an_interruption_keeps_the_finished_trials_and_the_next_make_goes_on(fak
     record = make()
     assert fake.runs == [("blue", 0)]
     assert kept[0] in record.trials and len(record.trials) == 2
+
+
+def failing(*, colour, error=FloatingPointError):
+    """A `before` in which one colour fails while it holds a tensor; `.tensors` are weak references."""
+
+    def before(setting, seed, context):
+        if setting["colour"] == colour:
+            large = torch.zeros(3)
+            before.tensors.append(weakref.ref(large))
+            raise error(f"the loss of seed {seed}\nbecame nan")
+
+    before.tensors = []
+    return before
+
+
+def test_a_trial_that_fails_here_does_not_stop_the_others_and_the_first_error_is_the_cause(fake):
+    fake.before = failing(colour="red")
+    with pytest.raises(MissingTrials) as stop:
+        make(seeds=[0, 1])
+    assert fake.runs == [("red", 0), ("blue", 0), ("red", 1), ("blue", 1)]
+    assert [trial["setting"] for trial in saved()["trials"]] == [{"colour": "blue"}] * 2
+    assert str(stop.value) == (
+        "made_up (smoke) lacks 2 of the 4 trials that were to run: seed 0, colour red (FloatingPointError: "
+        "the loss of seed 0 became nan); seed 1, colour red (FloatingPointError: the loss of seed 1 became "
+        "nan). The others are saved; run again to complete the record"
+    )
+    cause = stop.value.__cause__
+    assert isinstance(cause, FloatingPointError) and "seed 0" in str(cause)
+    assert any(frame.name == "before" for frame in traceback.extract_tb(cause.__traceback__))
+
+
+def test_a_trial_that_failed_holds_no_tensors_while_the_others_run(fake):
+    fail = failing(colour="red")
+    held = []
+
+    def before(setting, seed, context):
+        held.extend(reference() for reference in fail.tensors)
+        fail(setting, seed, context)
+
+    fake.before = before
+    with pytest.raises(MissingTrials):
+        make(seeds=[0, 1])
+    assert held == [None] * 4  # in blue 0, red 1 and, of both seeds, in blue 1
+
+
+def test_data_that_are_missing_stop_at_the_first_trial_with_their_own_error(fake):
+    fake.before = failing(colour="red", error=data.DataError)
+    with pytest.raises(data.DataError, match="seed 0"):
+        make(seeds=[0, 1])
+    assert fake.runs == [("red", 0)]
+
+
+def test_threads_are_set_for_the_trials_only_whether_they_fail_or_not(fake):
+    before, seen = torch.get_num_threads(), []
+    fake.before = lambda *_: seen.append(torch.get_num_threads()) or 1 / 0
+    with pytest.raises(MissingTrials):
+        make(threads=before + 1)
+    assert seen == [before + 1] * 2 and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_folder_that_cannot_be_written_stops_before_the_first_trial(fake, monkeypatch, tmp_path, below):
+    obstacle = tmp_path / "a file"
+    obstacle.touch()
+    results = obstacle / "results" if below else obstacle
+    monkeypatch.setenv("DNABOOK_RESULTS", str(results))
+    with pytest.raises(RecordError, match=re.escape(str(results)) + ".*set DNABOOK_RESULTS"):
+        make()
+    assert fake.runs == []
+
+
+def test_a_complete_record_is_read_without_writing_anything(fake, monkeypatch):
+    record = make()
+    for name in ("_check_folder", "_lock"):
+        monkeypatch.setattr(records, name, None)
+    assert make() == record
 
 
 def test_the_same_seed_gives_the_same_values_and_another_seed_others(fake):
@@ -191,8 +276,42 @@ def test_a_changed_configuration_sets_the_old_record_aside_and_computes_anew(fak
     record = make()
     assert record.config["size"] == 2 and record.seeds == [0]
     assert len(fake.runs) == 6
-    assert (records.folder() / "made-up-smoke.old.json").read_text() == old
+    (aside,) = files() - {"made-up-smoke.json"}
+    assert re.fullmatch(r"made-up-smoke\.[0-9a-f]{8}\.old\.json", aside)
+    assert (records.folder() / aside).read_text() == old
     assert saved()["config"] == {"colours": ["red", "blue"], "size": 2, "rates": [0.1, 0.2]}
+
+
+def test_records_of_all_configurations_are_kept_and_come_back_with_their_weights(fake):
+    sizes, models = (3, 2, 9), {size: nn.Linear(2, 2) for size in (3, 2, 9)}
+
+    def use(size):
+        fake.SCALES = {**fake.SCALES, "smoke": Config(size=size)}
+        fake.before = lambda setting, seed, context: context.keep(model=models[size])
+        return make(seeds=[0, *seeds[size]])
+
+    seeds = {3: [1, 2], 2: [], 9: []}
+    first = {size: use(size) for size in sizes}
+    assert len(files()) == 6
+    fake.runs.clear()
+    for size in sizes:
+        record = use(size)
+        assert record == first[size] == records.current("made_up", "smoke")
+        assert records.weights(record)["model"]["weight"].equal(models[size].weight)
+        assert len(files()) == 6
+    assert fake.runs == []
+    seeds[3] = [1, 2, 3]
+    assert use(3).seeds == [0, 1, 2, 3]
+    assert fake.runs == [("red", 3), ("blue", 3)]
+
+
+def test_a_process_with_the_configuration_of_before_goes_on_with_its_own_record(fake):
+    before = make()
+    late = {**before.trials[0], "seed": 7}
+    fake.SCALES = {**fake.SCALES, "smoke": Config(size=2)}
+    changed = make()
+    assert records._save_trial(before, late).trials == [*before.trials, late]
+    assert make() == changed
 
 
 def test_a_new_setting_of_an_equal_configuration_would_be_a_missing_trial(fake):
@@ -218,7 +337,7 @@ def test_a_record_survives_its_file(fake):
     assert records.load("made_up", "smoke") == records.current("made_up", "smoke") == record
 
 
-def test_values_that_are_nan_survive_the_file(fake):
+def test_values_that_are_nan_survive_the_file_as_the_null_of_strict_json(fake):
     fake.run = lambda *_: {"data": "0", "accuracy": [math.nan, 0.5], "table": [{"rate": math.nan}]}
     make()
     values = records.load("made_up", "smoke").trials[0]["values"]
@@ -226,6 +345,38 @@ def test_values_that_are_nan_survive_the_file(fake):
     assert math.isnan(values["table"][0]["rate"])
     make()  # nothing is missing: NaN does not make a trial look new
     assert len(records.load("made_up", "smoke").trials) == 2
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = records.path("made_up", "smoke").read_text()
+    assert json.loads(text, parse_constant=refuse)["trials"][0]["values"]["accuracy"] == [None, 0.5]
+    records.path("made_up", "smoke").write_text(text.replace("null", "NaN"))  # as records were written once
+    assert math.isnan(records.load("made_up", "smoke").trials[1]["values"]["table"][0]["rate"])
+
+
+def test_a_setting_and_a_configuration_that_are_none_stay_so(fake):
+    fake.SCALES = {**fake.SCALES, "smoke": Config(rates=None)}
+    fake.settings = lambda config: [{"colour": None}]
+    fake.run = lambda *_: {"data": "0", "accuracy": [math.nan]}
+    record = make()
+    assert records.load("made_up", "smoke").trials[0]["setting"] == {"colour": None}
+    assert records.current("made_up", "smoke").config == record.config
+    assert record.config["rates"] is None
+
+
+def test_text_is_utf_8_wherever_the_machine_stands(fake, monkeypatch):
+    read = Path.read_text
+
+    def strict(file, encoding=None):
+        assert encoding == "utf-8", file
+        return read(file, encoding)
+
+    monkeypatch.setattr(Path, "read_text", strict)
+    fake.settings = lambda config: [{"colour": "grün"}]
+    assert make().trials == records.load("made_up", "smoke").trials
+    records.save_benchmark("loss", [], torch.device("cpu"))
+    assert records.benchmark("cpu")["loss"]["rows"] == []
 
 
 def test_the_file_holds_each_table_row_and_each_plain_list_on_one_line(fake):
@@ -248,7 +399,12 @@ def test_the_readable_layout_is_valid_json_for_any_nesting(values):
     assert Record(**json.loads(records._readable(record))) == record
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"name": "made_up"}', '{"unknown": 1}', "\x00"])
+BARE = '{"name": "made_up", "scale": "smoke", "config": {}, "trials": [{}]}'
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '{"name": "made_up"}', '{"unknown": 1}', "\x00", BARE]
+)
 def test_a_damaged_file_stops_with_its_name_and_what_to_do(fake, content):
     make()
     file = records.path("made_up", "smoke")
@@ -277,33 +433,79 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(fake, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         make(seeds=[1])
     assert records.path("made_up", "smoke").read_text() == before
+    assert files() == {"made-up-smoke.json"}  # nothing temporary is left
 
 
-def test_threads_that_save_trials_of_one_record_lose_none(fake, monkeypatch):
-    load = records.load
+def a_trial(seed, digest="0123456789ab", **values):
+    return {
+        "setting": {"colour": "red"}, "seed": seed, "values": values, "provenance": {"data": digest},
+    }  # fmt: skip
 
-    def slow_load(name, scale):
-        record = load(name, scale)
+
+def empty():
+    return Record("made_up", "smoke", records.config_of("made_up", "smoke"))
+
+
+def save_in_threads(monkeypatch, trials, kept):
+    """Save trials, and what they keep, side by side, each with its own cache folder."""
+    load = records._load
+
+    def slow_load(file):
+        record = load(file)
         time.sleep(0.02)  # the others get their chance between reading and writing
         return record
 
-    monkeypatch.setattr(records, "load", slow_load)
-    empty = Record("made_up", "smoke", records.config_of("made_up", "smoke"))
-    trials = [
-        {"setting": {"colour": "red"}, "seed": seed, "values": {}, "provenance": {}} for seed in range(8)
+    monkeypatch.setattr(records, "_load", slow_load)
+    monkeypatch.setattr(data, "cache_folder", lambda: Path(f"/nonexistent/{threading.get_ident()}"))
+    record = empty()
+    threads = [
+        threading.Thread(target=records._save_trial, args=(record, *both))
+        for both in zip(trials, kept, strict=True)
     ]
-    threads = [threading.Thread(target=records._save_trial, args=(empty, trial)) for trial in trials]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert load("made_up", "smoke").seeds == list(range(8))
 
 
-def test_a_trial_that_another_process_finished_first_is_not_saved_twice(fake):
+def test_threads_that_save_trials_of_one_record_lose_none_whatever_their_cache(fake, monkeypatch):
+    save_in_threads(monkeypatch, [a_trial(seed) for seed in range(8)], [{}] * 8)
+    assert records.load("made_up", "smoke").seeds == list(range(8))
+
+
+def test_a_trial_that_another_process_finished_first_is_not_saved_twice_nor_are_its_weights(fake):
+    fake.before = lambda setting, seed, context: context.keep(model=nn.Linear(2, 2))
     first = make()
+    weights = records.weights_path("made_up", "smoke").read_bytes()
     other = [{**trial, "values": {"accuracy": [0]}} for trial in first.trials]
-    assert records._save_trial(Record("made_up", "smoke", first.config), other[0]) == first
+    assert records._save_trial(empty(), other[0], {"model/weight": torch.zeros(2, 2)}) == first
+    assert records.weights_path("made_up", "smoke").read_bytes() == weights
+
+
+def test_a_trial_on_another_data_set_is_refused_and_kept_in_a_file_of_its_own(fake):
+    fake.run = lambda *_: {"data": "c1fa", "images": "cifar10", "accuracy": [0]}
+    make(seeds=[3])
+    before = records.path("made_up", "smoke").read_text()
+    fake.run = lambda *call: call[3].keep(m=nn.Linear(2, 2)) or {"data": "d161", "images": "color-mnist"}
+    with pytest.raises(RecordError) as stop:
+        make(seeds=[0])
+    assert records.path("made_up", "smoke").read_text() == before
+    (aside,) = {name for name in files() if name.endswith(".old.json")}
+    assert files() == {"made-up-smoke.json", aside, aside.replace(".json", ".safetensors")}
+    assert str(stop.value) == (
+        f"seed 0, colour red was made on color-mnist d161, but the trials in "
+        f"{records.path('made_up', 'smoke')} on cifar10 c1fa. It is kept as {aside}: run again where those "
+        "data are, or put it (and its weights) in the place of made-up-smoke.json"
+    )
+    with pytest.raises(RecordError, match=re.escape("seed 1, colour red was made on color-mnist d161")):
+        records._save_trial(empty(), a_trial(1, "d161", images="color-mnist"))
+    for name in files() - {"made-up-smoke.json"}:  # as the message says
+        (records.folder() / name).replace(records.folder() / f"made-up-smoke.{name.rpartition('.')[2]}")
+    record = make(seeds=[0, 1])
+    assert [(t["seed"], t["setting"]["colour"]) for t in record.trials] == [
+        (0, "blue"), (0, "red"), (1, "blue"), (1, "red"),
+    ]  # fmt: skip
+    assert set(records.weights(record)) == {"m"}
 
 
 def test_results_go_where_dnabook_results_says(fake, monkeypatch, tmp_path):
@@ -333,10 +535,16 @@ def test_every_trial_says_where_when_and_on_what_it_ran(fake):
     assert provenance["threads"] == torch.get_num_threads()
     assert provenance["torch"] == torch.__version__
     assert provenance["dnabook"] == dnabook.__version__
-    assert provenance["commit"] == records.commit()
+    assert provenance["commit"] == records.COMMIT
     assert provenance["data"] == "0123456789ab" and "data" not in trial["values"]
     assert 10 < provenance["peak_memory_mib"] < 1e6
     assert provenance["seconds"] >= 0
+
+
+def test_provenance_names_the_code_that_was_imported_whatever_git_says_later(fake, monkeypatch):
+    monkeypatch.setattr(records, "commit", lambda: "edited-dirty")
+    assert {trial["provenance"]["commit"] for trial in make().trials} == {records.COMMIT}
+    assert records._provenance(torch.device("cpu"))["commit"] == records.COMMIT != "edited-dirty"
 
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
@@ -452,7 +660,7 @@ def test_best_is_the_largest_scale_with_a_whole_seed(fake):
     make("smoke")
     make("laptop", seeds=[1])
     fake.before = lambda setting, seed, context: setting["colour"] == "red" or 1 / 0
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(MissingTrials, match=r"colour blue \(ZeroDivisionError"):
         make("paper", seeds=[0])  # saves red only
     assert len(saved("paper")["trials"]) == 1
     assert records.best("made_up").scale == "laptop"
@@ -517,6 +725,7 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             Checkpoint(file).save({"epochs": 3})
     assert Checkpoint(file).load()["epochs"] == 2
+    assert [f.name for f in tmp_path.iterdir()] == ["state.pt"]  # nothing temporary is left
 
 
 def test_seconds_of_earlier_sessions_add_up(tmp_path):
@@ -563,22 +772,60 @@ def test_checkpoints_are_shared_by_equal_settings_and_seeds_only(fake):
     assert len({files["red", 0, 1], files["red", 0, 2], files["red", 1, 1], files["red", 1, 2]}) == 4
 
 
+def test_a_checkpoint_is_for_so_many_threads_of_a_processor(fake):
+    found = []
+    fake.before = lambda setting, seed, context: found.append(context.checkpoint(size=1).file)
+    for threads in (1, 2, 1):
+        make(threads=threads)
+        records.path("made_up", "smoke").unlink()
+    assert found[0] == found[1] == found[4] and found[2] == found[3] != found[0]
+
+
+def test_a_checkpoint_is_for_one_kind_of_gpu_with_any_number_of_threads(fake, monkeypatch):
+    found = []
+    fake.before = lambda setting, seed, context: found.append(context.checkpoint(size=1).file)
+    monkeypatch.setattr(records, "seeded", lambda seed, device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 0)
+    for name, threads in (("H100", 1), ("T4", 1), ("T4", 2)):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        with records._threads(threads):
+            trial, _ = records._run_trial(empty(), {"colour": "red"}, 0, torch.device("cuda"), quiet)
+        assert trial["provenance"]["device"] == name
+    assert found[0] != found[1] == found[2]
+
+
 @pytest.mark.parametrize("changed", [
     "data", "models", "autoencoders", "regression", "measures", "losses", "training", "experiments/pairs",
     "experiments/reconstruction",
 ])  # fmt: skip
 def test_a_checkpoint_made_by_other_code_is_another_file(changed, monkeypatch, tmp_path):
-    key = {"size": 1, "seed": 0}
     package = tmp_path / "dnabook"
     for name in (*records.TRAINING_CODE, "figures"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / f"{name}.py").write_text("1")
     monkeypatch.setattr(records, "__file__", str(package / "records.py"))
-    before = records._checkpoint_path(key)
+    before = records._training_code()
     (package / "figures.py").write_text("2")
-    assert records._checkpoint_path(key) == before
+    assert records._training_code() == before
     (package / f"{changed}.py").write_text("2")
+    assert records._training_code() != before
+
+
+def test_checkpoints_are_named_by_the_code_that_was_imported_not_by_the_code_on_disk(monkeypatch, tmp_path):
+    key = {"size": 1, "seed": 0}
+    before = records._checkpoint_path(key)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))  # as if all were edited since
+    assert records._checkpoint_path(key) == before
+    monkeypatch.setattr(records, "TRAINED_BY", "other code")
     assert records._checkpoint_path(key) != before
+
+
+def test_the_code_that_trains_is_imported_when_its_digest_is_taken():
+    program = "import sys; from dnabook import records; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    trains = {f"dnabook.{name}".replace("/", ".") for name in records.TRAINING_CODE}
+    assert trains <= set(run.stdout.split())
 
 
 # --- Weights -------------------------------------------------------------------------------------
@@ -693,23 +940,8 @@ def test_each_scale_keeps_its_own_weights(fake, kept):
 
 
 def test_threads_that_keep_weights_of_one_record_lose_none(fake, monkeypatch):
-    def slow_load(file):
-        tensors = load_file(file)
-        time.sleep(0.02)  # the others get their chance between reading and writing
-        return tensors
-
-    monkeypatch.setattr(records, "load_file", slow_load)
-    threads = [
-        threading.Thread(
-            target=records._save_weights,
-            args=("made_up", "smoke", records._tensors({f"m{i}": nn.Linear(2, 2)})),
-        )
-        for i in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    kept = [records._tensors({f"m{i}": nn.Linear(2, 2)}) for i in range(8)]
+    save_in_threads(monkeypatch, [a_trial(seed) for seed in range(8)], kept)
     assert {key.split("/")[0] for key in stored()} == {f"m{i}" for i in range(8)}
 
 
@@ -722,8 +954,9 @@ def test_a_crash_while_weights_are_written_leaves_the_old_ones_whole(kept, monke
 
     monkeypatch.setattr(records.os, "replace", crash)
     with pytest.raises(OSError, match="disk full"):
-        records._save_weights("made_up", "smoke", records._tensors({"red": Mixed()}))
+        records._save_trial(empty(), a_trial(1), records._tensors({"red": Mixed()}))
     assert records.weights_path("made_up", "smoke").read_bytes() == before
+    assert files() == {"made-up-smoke.json", "made-up-smoke.safetensors"}
 
 
 def test_missing_weights_stop_with_their_file_and_the_command_that_makes_them(fake):

@@ -56,6 +56,15 @@ def test_dead_constant_duplicated_and_dependent_columns_are_dropped_and_the_othe
     assert (fit.weight[~fit.kept] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dependent_columns_are_dropped_at_the_default_eta_too(dtype):
+    z, target = relu_features(60, 4, dtype=dtype), relu_features(60, 3, seed=1, dtype=dtype)
+    fit = regression.fit(torch.cat([z, z, (z[:, 1] - 2 * z[:, 0])[:, None]], 1), target)
+    assert fit.kept.tolist() == [True] * 4 + [False] * 5
+    kept, _ = (each.kept for each in regression.fit_both(torch.cat([z, z], 1), target))
+    assert kept.tolist() == [True] * 4 + [False] * 4
+
+
 def test_dropped_columns_leave_the_residual_as_it_was():
     z, target = relu_features(60, 4), relu_features(60, 3, seed=1)
     more = torch.cat([torch.zeros(60, 2).double(), z, z, torch.full((60, 1), 0.3).double()], 1)

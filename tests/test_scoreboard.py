@@ -71,14 +71,17 @@ def autoencoders(**right):
                 "attacked": [
                     row(count, attack=attack, epsilon=epsilon, objective=objective)
                     for attack in ("fgsm", "pgd") for epsilon in EPSILONS
-                    for objective in ("printed", "strongest")
+                    for objective in ("printed", "corrected", "strongest")
                 ],
                 "quality": {"mse": [0.02]},
             },
         }
         for arm, counts in right.items() for seed, count in enumerate(counts)
     ]  # fmt: skip
-    config = {"epsilons": EPSILONS, "attacks": ["fgsm", "pgd"], "arms": list(right)}
+    config = {
+        "epsilons": EPSILONS, "attacks": ["fgsm", "pgd"], "objectives": ["printed", "corrected"],
+        "arms": list(right),
+    }  # fmt: skip
     return Record("autoencoder_mnist", "laptop", config, trials)
 
 
@@ -125,10 +128,12 @@ def test_more_unshared_layers_must_help_at_both_steps():
 @pytest.mark.parametrize(
     ("necks", "expected"),
     [
-        ({"code_16": (60, 61), "deeper_1": (30, 31)}, REPRODUCED),
-        ({"code_16": (60, 61), "deeper_1": (70, 71)}, NOT),
-        ({"code_16": (60, 61), "deeper_1": (30, 60)}, OPEN),  # too wide to say
-        ({"code_16": (60,), "deeper_1": (30,)}, OPEN),
+        ({"code_128": (60, 61), "deeper_1": (30, 31)}, REPRODUCED),
+        ({"code_128": (60, 61), "deeper_1": (70, 71)}, NOT),
+        ({"code_128": (60, 61), "deeper_1": (30, 60)}, OPEN),  # too wide to say
+        ({"code_128": (60, 61), "code_16": (30, 31)}, NOT),  # a narrower one is not asked
+        ({"code_16": (30, 31)}, OPEN),
+        ({"code_128": (60,), "deeper_1": (30,)}, OPEN),
         ({}, OPEN),
     ],
 )
@@ -136,6 +141,118 @@ def test_a_neck_that_does_not_help_must_be_shown_and_not_only_left_open(necks, e
     seeds = len(next(iter(necks.values()), (0, 0)))
     record = autoencoders(unshared_2=(40, 41)[:seeds], **necks)
     assert claim("C15").judge(record).verdict == expected
+
+
+def test_a_neck_that_hurts_at_one_epsilon_does_not_always_help():
+    record = autoencoders(unshared_2=(40, 41), deeper_1=(60, 61))
+    for trial in record.trials:
+        if trial["setting"]["arm"] == "deeper_1":
+            for r in trial["values"]["attacked"]:
+                r["either"] -= 40 * (r["epsilon"] == 0.05)
+    assert claim("C15").judge(record).verdict == REPRODUCED
+
+
+@pytest.mark.parametrize(("id", "objective"), [("C12a", "printed"), ("C12b", "corrected")])
+def test_one_path_is_counted_under_the_objective_of_the_claim(id, objective):
+    record = autoencoders(dna=(40, 41), dna_regular=(40, 41))
+    for trial in record.trials:
+        for r in trial["values"]["attacked"]:
+            r["exactly_one"] = 5 + 20 * (trial["setting"]["arm"] == "dna" and r["objective"] == objective)
+    judged = claim(id).judge(record)
+    assert judged.verdict == REPRODUCED and "25 ± 0 % against 5 ± 0 %" in judged.ours
+    other = claim("C12a" if id == "C12b" else "C12b").judge(record)
+    assert other.verdict == NOT and "5 ± 0 % against 5 ± 0 %" in other.ours
+
+
+def test_the_worst_objective_is_judged_under_fgsm_too():
+    record = autoencoders(autoencoder=(40, 41), dna=(60, 61))
+    assert claim("C10b").judge(record).verdict == REPRODUCED
+    for trial in record.trials:
+        for r in trial["values"]["attacked"]:
+            if r["objective"] == "strongest" and r["attack"] == "fgsm":
+                r["either"] = 40
+    assert claim("C10b").judge(record).verdict == NOT
+    assert claim("C10a").judge(record).verdict == REPRODUCED
+
+
+def pairs(name, transfer, accuracy=0.95, **config):
+    """A record in which transfer(setting, row, seed) of 100 fooling images fool the target too."""
+    trials = []
+    for setting in config.pop("settings"):
+        for seed in (0, 1):
+            rows = [
+                {
+                    "attack": "pgd-linf", "epsilon": epsilon, "source": source, "target": 3 - source,
+                    "source_fooled_clean": 100, "n": 100, "source_fooled": 100, **extra,
+                }
+                for epsilon in EPSILONS for source in (1, 2)
+                for extra in ({"epoch": e} for e in (0, 10)) 
+            ]  # fmt: skip
+            for r in rows:
+                r["both_fooled_clean"] = r["both_fooled"] = transfer(setting, r, seed)
+            right = accuracy(setting, seed) if callable(accuracy) else accuracy
+            values = {"accuracy": [right, right], "transfer": rows}
+            trials.append({"setting": setting, "seed": seed, "values": values})
+    return Record(name, "laptop", {"epsilons": EPSILONS, **config}, trials)
+
+
+ARMS = [
+    {"architecture": a, "arm": arm}
+    for a in ("cnn", "fully_connected") for arm in ("regular", "decorrelated", "decorrelated_late")
+]  # fmt: skip
+
+
+def test_the_late_arm_is_judged_by_its_own_pairs():
+    fall = {"regular": 0, "decorrelated": -5, "decorrelated_late": 20}
+    record = pairs("transfer", lambda s, r, seed: 70 - fall[s["arm"]] + seed, settings=ARMS)
+    assert claim("C6a").judge(record).verdict == NOT
+    late = claim("C6c").judge(record)
+    assert late.verdict == REPRODUCED and late.ours.startswith("falls by 20 ± 0 points at 0.05")
+
+
+def test_accuracy_is_lost_where_pairs_are_lost_and_all_of_them_tell():
+    def accuracy(setting, seed):
+        return 0.1 if (setting["arm"], setting["architecture"], seed) == ("decorrelated", "cnn", 1) else 0.95
+
+    record = pairs("transfer", lambda s, r, seed: 50, accuracy, settings=ARMS)
+    judged = claim("C8").judge(record)
+    assert judged.verdict == NOT and judged.n == 2
+    assert claim("C8").judge(pairs("transfer", lambda s, r, seed: 50, settings=ARMS)).verdict == REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("after", "plain", "expected"),
+    [(20, 50, REPRODUCED), (50, 30, NOT), (90, 95, NOT)],  # falls and is lower; falls less; rises
+)
+def test_dverge_must_end_lower_than_it_began_and_than_plain_training(after, plain, expected):
+    ends = {"paper": after, "plain": plain}
+    starts = [{"arm": "regular", "preset": preset} for preset in ends]
+
+    def transfer(setting, r, seed):
+        return (ends[setting["preset"]] if r["epoch"] else 80) + seed
+
+    record = pairs("dverge", transfer, settings=starts, epochs=10)
+    assert claim("C9a").judge(record).verdict == expected
+
+    def only_at_the_largest(setting, r, seed):
+        return transfer(setting, r, seed) if r["epsilon"] == 0.15 else 80
+
+    record = pairs("dverge", only_at_the_largest, settings=starts, epochs=10)
+    assert claim("C9a").judge(record).verdict == NOT  # the others do not fall
+
+
+def test_one_seed_leaves_every_claim_open(monkeypatch):
+    record = autoencoders(autoencoder=(40,), dna=(60,))
+    for trial in record.trials:
+        trial["values"]["quality"]["mse"] = [0.01 + 0.01 * (trial["setting"]["arm"] == "dna")]
+    monkeypatch.setattr(Record, "whole_seeds", [0])
+    monkeypatch.setattr(records, "current", lambda name, scale: record)
+    for id in ("C10a", "C16", "+"):
+        assert scoreboard.judge(claim(id), "laptop").verdict == OPEN
+    made = free_pairs({1: flat, 2: flat}, 0.98)
+    record = Record(made.name, made.scale, made.config, [t for t in made.trials if t["seed"] == 0])
+    assert claim("C2").judge(record).verdict == REPRODUCED  # its rule counts pairs, not seeds
+    assert scoreboard.judge(claim("C2"), "laptop").verdict == OPEN
 
 
 def test_claims_on_pgd_are_open_where_only_fgsm_is_recorded():
@@ -206,12 +323,11 @@ def test_reconstruction_reads_the_rule_the_attack_and_the_objective():
 
 def test_an_objective_that_was_not_recorded_is_not_answered_by_another():
     record = autoencoders(dna=(60,))
-    record.trials[0]["values"]["attacked"].append(row(20, objective="corrected"))
+    for r in record.trials[0]["values"]["attacked"]:
+        r["either"] = 20 if r["objective"] == "corrected" else 60
     where = {"arm": "dna", "attack": "pgd", "epsilon": 0.05}
     assert summaries.reconstruction(record, objective="corrected", **where).mean == pytest.approx(0.2)
-    with pytest.raises(
-        ValueError, match="'released' is not recorded of dna; known: printed, strongest, corr"
-    ):
+    with pytest.raises(ValueError, match="'released' is not recorded"):
         summaries.reconstruction(record, objective="released", **where)
 
 
@@ -235,3 +351,192 @@ def test_the_status_table_has_one_row_for_each_experiment_and_scale(tmp_path, mo
     table = summaries.status().splitlines()
     assert len(table) == 2 + 2 * len(experiments.NAMES)
     assert all("still to be run" in line for line in table[2:])
+
+
+# --- Every other rule, on records counted by hand --------------------------------------------------
+
+
+def free_pairs(rates, features):
+    """Fig. 1: per seed, pairs at distances 1, 2, 3 with rates[distance](epsilon) and held-out features."""
+    trials = []
+    for seed in (0, 1):
+        for distance, rate_at in rates.items():
+            rows = [
+                {"epsilon": e, "both_fooled_clean": rate_at(e) + seed, "source_fooled_clean": 100}
+                for e in EPSILONS
+            ]
+            found = [{"epsilon": 0.0, "heldout_1_to_2": features, "heldout_2_to_1": features, "pearson": 0.3}]
+            values = {"accuracy": [0.9, 0.9], "distance": distance, "transfer": rows, "features": found}
+            trials.append({"setting": {"target_distance": distance}, "seed": seed, "values": values})
+    return Record("parameter_distance", "laptop", {"epsilons": EPSILONS}, trials)
+
+
+def flat(epsilon):
+    return 100 * epsilon
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected"),
+    [((1, 2, 3), NOT), ((3, 2, 1), NOT)],  # a correlation of one, either way, is no absence
+)
+def test_transfer_that_follows_distance_is_no_absence(slope, expected):
+    rates = {d: (lambda e, k=k: 100 * e + k) for d, k in zip((1, 2, 3), slope, strict=True)}
+    judged = claim("C1").judge(free_pairs(rates, 0.98))
+    assert judged.verdict == expected
+    assert f"{1.0 if slope[2] > slope[0] else -1.0:.2f} ± 0.00 at 0.05" in judged.ours
+
+
+def test_a_rank_correlation_near_zero_is_the_absence_that_is_claimed():
+    up = {1: 20, 2: 40, 3: 10, 4: 50, 5: 15}  # by hand: the ranks 3 4 1 5 2, so 1 − 6·22/120 = −0.1
+    rates = {d: (lambda e, k=k: k) for d, k in up.items()}
+    judged = claim("C1").judge(free_pairs(rates, 0.98))
+    assert judged.verdict == REPRODUCED and "-0.10 ± 0.00" in judged.ours
+    up = {1: 10, 2: 20, 3: 40, 4: 15, 5: 30}  # ranks 1 3 5 2 4: 1 − 6·10/120 = 0.5, outside three tenths
+    rates = {d: (lambda e, k=k: k) for d, k in up.items()}
+    assert claim("C1").judge(free_pairs(rates, 0.98)).verdict == NOT
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({1: flat, 2: flat, 3: flat}, REPRODUCED),
+        ({1: flat, 2: flat, 3: lambda e: 50}, DIRECTION),
+        ({1: flat, 2: lambda e: 50 - flat(e), 3: lambda e: 50}, NOT),
+    ],
+)
+def test_every_curve_must_rise_with_epsilon(rates, expected):
+    assert claim("C2").judge(free_pairs(rates, 0.98)).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("r", "expected"), [(0.976, REPRODUCED), (0.974, DIRECTION), (0.901, DIRECTION), (0.899, NOT)]
+)
+def test_features_are_affine_maps_where_the_multiple_correlation_passes_the_papers(r, expected):
+    judged = claim("C3").judge(free_pairs({1: flat, 2: flat}, r**2))
+    assert judged.verdict == expected and f"{r:.3f} ± 0.000" in judged.ours
+
+
+@pytest.mark.parametrize(
+    ("falls", "expected"), [((0.3, 0.2), REPRODUCED), ((0.3, -0.1), NOT), ((-0.1, 0.3), NOT)]
+)
+def test_predictability_must_fall_both_ways(falls, expected):
+    trials = [
+        {
+            "setting": {"architecture": "cnn", "arm": arm}, "seed": seed,
+            "values": {
+                "accuracy": [0.9, 0.9],
+                "predictability": [
+                    {"source": s, "heldout": 0.9 - fall * (arm == "decorrelated") + seed / 100}
+                    for s, fall in zip((1, 2), falls, strict=True)
+                ],
+            },
+        }
+        for arm in ("regular", "decorrelated") for seed in (0, 1)
+    ]  # fmt: skip
+    judged = claim("C5").judge(Record("feature_correlation", "laptop", {}, trials))
+    assert judged.verdict == expected and judged.n == 2
+
+
+def test_the_effect_must_be_smaller_at_the_largest_epsilon():
+    def fall(small, large):
+        by = {0.05: small, 0.10: 0, 0.15: large}
+        arms = [s for s in ARMS if s["arm"] != "decorrelated_late"]
+        record = pairs(
+            "transfer", lambda s, r, seed: 60 - by[r["epsilon"]] * (s["arm"] == "decorrelated"), settings=arms
+        )
+        return claim("C7").judge(record)
+
+    assert fall(30, 10).verdict == REPRODUCED and fall(30, 10).ours.startswith(
+        "20 ± 0 points less at ε = 0.15"
+    )
+    assert fall(10, 30).verdict == NOT
+
+
+@pytest.mark.parametrize(("lost", "expected"), [(0.015, REPRODUCED), (-0.015, REPRODUCED), (0.03, NOT)])
+def test_accuracy_may_differ_by_two_points(lost, expected):
+    record = pairs(
+        "transfer", lambda s, r, seed: 50, lambda s, seed: 0.95 - lost * (s["arm"] == "decorrelated"),
+        settings=ARMS,
+    )  # fmt: skip
+    assert claim("C8").judge(record).verdict == expected
+
+
+@pytest.mark.parametrize(("fooled", "expected"), [(95, REPRODUCED), (85, NOT)])
+def test_decorrelated_pairs_are_not_robust_where_hardly_any_image_survives(fooled, expected):
+    record = pairs("transfer", lambda s, r, seed: 50, settings=ARMS)
+    for trial in record.trials:
+        for r in trial["values"]["transfer"]:
+            r["source_fooled"] = fooled if r["epsilon"] == 0.15 else 100 - fooled
+    judged = claim("C23").judge(record)
+    assert judged.verdict == expected and judged.ours.startswith(f"{100 - fooled} ± 0 % right")
+
+
+@pytest.mark.parametrize(("decorrelated", "expected"), [(20, REPRODUCED), (50, NOT)])
+def test_a_decorrelated_start_helps_where_it_ends_lower(decorrelated, expected):
+    ends = {"regular": 30, "decorrelated": decorrelated}
+    starts = [{"arm": arm, "preset": "paper"} for arm in ends]
+    record = pairs(
+        "dverge", lambda s, r, seed: ends[s["arm"]] if r["epoch"] else 70, settings=starts, epochs=10
+    )
+    judged = claim("C9b").judge(record)
+    assert judged.verdict == expected and f"{decorrelated} ± 0 % against 30 ± 0 % at 0.05" in judged.ours
+
+
+def test_single_paths_are_the_mean_of_both_and_meet_the_autoencoders_own():
+    record = autoencoders(autoencoder=(40, 41), dna=(40, 41))
+    for trial in record.trials:
+        if trial["setting"]["arm"] == "dna":
+            trial["values"]["clean"].update(first=92, second=90, either=99)  # one point above 90
+            for r in trial["values"]["attacked"]:
+                r.update(first=r["first"] + 10, either=0)  # five points above
+    judged = claim("C11").judge(record)
+    assert judged.verdict == REPRODUCED
+    assert judged.ours == "1 ± 0 points clean, 5 ± 0 points under PGD at the largest ε"
+    for trial in record.trials:
+        trial["values"]["clean"].update(second=80)  # four points below
+    assert claim("C11").judge(record).verdict == NOT
+
+
+def test_a_control_is_read_by_the_same_rule_and_an_autoencoder_by_its_one_path():
+    record = autoencoders(autoencoder=(40, 41), dna=(50, 51), dna_regular=(50, 51))
+    for trial in record.trials:
+        for r in trial["values"]["attacked"]:
+            r["mean_probability"] = 45 if trial["setting"]["arm"] == "dna" else 0
+    where = {"rule": "mean_probability"}
+    against = {
+        o: scoreboard._gain(record, "pgd", 0.05, over=o, **where) for o in ("autoencoder", "dna_regular")
+    }
+    assert against["autoencoder"].mean == pytest.approx(0.045)  # 45 against 40 and 41
+    assert against["dna_regular"].mean == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize(("cifar", "expected"), [((70, 71), REPRODUCED), ((50, 51), NOT)])
+def test_the_larger_gap_is_cifars(cifar, expected):
+    mnist, other = (
+        autoencoders(autoencoder=(40, 41), dna=(60, 61)),
+        autoencoders(autoencoder=(40, 41), dna=cifar),
+    )
+    for trial in other.trials:
+        trial["values"]["images"] = "cifar10"
+    judged = claim("C13").judge(mnist, other)
+    assert judged.verdict == expected and "20 ± 0 points on MNIST" in judged.ours
+
+
+@pytest.mark.parametrize(("pgd", "expected"), [(-10, REPRODUCED), (10, NOT)])
+def test_pgd_must_lower_accuracy_more_than_fgsm(pgd, expected):
+    record = autoencoders(autoencoder=(40, 41))
+    for trial in record.trials:
+        for r in trial["values"]["attacked"]:
+            r["either"] += pgd * (r["attack"] == "pgd")
+    judged = claim("C16").judge(record)
+    assert judged.verdict == expected and f"{-pgd} ± 0, {-pgd} ± 0, {-pgd} ± 0 points" in judged.ours
+
+
+@pytest.mark.parametrize(("error", "expected"), [(0.03, REPRODUCED), (0.01, OPEN)])
+def test_decorrelation_costs_where_the_squared_error_is_larger(error, expected):
+    record = autoencoders(autoencoder=(40, 41), dna=(60, 61))
+    for trial in record.trials:
+        if trial["setting"]["arm"] == "dna":
+            trial["values"]["quality"]["mse"] = [error, error]
+    judged = claim("+").judge(record)
+    assert judged.verdict == expected and f"{100 * (error / 0.02 - 1):.0f} ± 0 %" in judged.ours

@@ -74,6 +74,37 @@ def test_predictability_averages_one_direction_over_pairs(record):
     assert summaries.predictability(record, arm="regular", source=1).mean == pytest.approx(0.85)
 
 
+def test_predictability_without_a_direction_counts_each_pair_once_with_the_mean_of_both(record):
+    found = summaries.predictability(record, arm="regular")
+    assert found.n == 2 and found.mean == pytest.approx(((0.9 + 0.5) / 2 + (0.8 + 0.5) / 2) / 2)
+    expected = {0: pytest.approx(0.7), 1: pytest.approx(0.65)}
+    assert summaries.heldout_by_seed(record, arm="regular") == expected
+
+
+QUERIES = {
+    "accuracy": summaries.accuracy,
+    "transfer": lambda record, **where: summaries.transfer(record, epsilon=0.1, **where),
+    "predictability": lambda record, **where: summaries.predictability(record, source=1, **where),
+    "heldout_by_seed": lambda record, **where: summaries.heldout_by_seed(record, source=1, **where),
+}
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+def test_a_query_that_two_trials_of_a_seed_match_is_refused(query, record):
+    with pytest.raises(ValueError, match="several trials of a seed in transfer; say more of: arm"):
+        query(record)
+    query(record, arm="regular")
+    record.trials.append(record.trials[0])
+    with pytest.raises(ValueError, match="several trials of a seed"):
+        query(record, arm="regular")
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+def test_a_misspelt_name_is_not_passed_over(query, record):
+    with pytest.raises(KeyError):
+        query(record, arm="regular", weight=0.1)
+
+
 def test_rank_correlation_is_taken_within_each_seed():
     # Within each seed transfer falls with distance; across seeds it would rise.
     trials = [
@@ -119,7 +150,8 @@ def test_two_arms_are_apart_only_where_the_interval_of_their_difference_excludes
 
 
 def test_heldout_values_are_given_seed_by_seed_for_one_direction(record):
-    assert summaries.heldout_by_seed(record, source=1) == {seed: 0.9 - seed / 10 for seed in record.seeds}
+    found = summaries.heldout_by_seed(record, arm="regular", source=1)
+    assert found == {seed: 0.9 - seed / 10 for seed in record.seeds}
 
 
 def test_one_arm_against_another_says_where_it_lies_and_by_how_many_points():
@@ -136,3 +168,58 @@ def test_one_arm_against_another_says_where_it_lies_and_by_how_many_points():
     assert (
         summaries.against(record, "dna", "dna", "itself", **where) == "**level with** itself (0 ± 0 points)"
     )
+
+
+def reading(objective, right):
+    return {"attack": "pgd", "epsilon": 0.1, "objective": objective, "either": right, "n": 100}
+
+
+@pytest.fixture
+def digits():
+    """Two paths attacked by two objectives, one path by the first; the fixed table has the first only."""
+    clean = {"attack": "none", "epsilon": 0.0, "either": 99, "n": 100}
+    fixed = [clean, reading("printed", 70), reading("strongest", 70)]
+    two = [reading("printed", 60), reading("corrected", 40), reading("strongest", 30)]
+    one = [reading("printed", 20), reading("strongest", 20)]
+    trials = [
+        {"setting": {"arm": arm}, "seed": 0, "values": {"clean": clean, "attacked": rows, "fixed": fixed}}
+        for arm, rows in (("dna", two), ("autoencoder", one))
+    ]
+    return Record("autoencoder_mnist", "smoke", {"objectives": ["printed", "corrected"]}, trials)
+
+
+@pytest.mark.parametrize(
+    ("arm", "objective", "table", "right"),
+    [
+        ("dna", "printed", "attacked", 0.6), ("dna", "corrected", "attacked", 0.4),
+        ("dna", "strongest", "attacked", 0.3), ("dna", "released", "attacked", None),
+        ("autoencoder", "printed", "attacked", 0.2), ("autoencoder", "corrected", "attacked", 0.2),
+        ("autoencoder", "strongest", "attacked", 0.2), ("autoencoder", "released", "attacked", None),
+        ("dna", "printed", "fixed", 0.7), ("dna", "strongest", "fixed", 0.7),
+        ("dna", "corrected", "fixed", None), ("autoencoder", "corrected", "fixed", 0.7),
+    ],
+)  # fmt: skip
+def test_only_a_single_path_answers_for_an_objective_that_it_was_not_attacked_by(
+    digits, arm, objective, table, right
+):
+    def ask():
+        where = {"arm": arm, "attack": "pgd", "epsilon": 0.1, "objective": objective, "table": table}
+        return summaries.reconstruction_by_seed(digits, **where)
+
+    if right is not None:
+        assert ask() == {0: right}
+        return
+    with pytest.raises(ValueError, match=f"{objective!r} is not recorded of {arm}; known: printed"):
+        ask()
+
+
+@pytest.mark.parametrize("table, attack", [("attacked", None), ("fixed", None), ("fixed", "none")])
+def test_clean_images_have_no_objective(digits, table, attack):
+    where = {"arm": "dna", "objective": "corrected", "table": table, "attack": attack}
+    assert summaries.reconstruction_by_seed(digits, **where) == {0: 0.99}
+
+
+def test_an_arm_recorded_twice_for_a_seed_is_refused(digits):
+    digits.trials.append(digits.trials[0])
+    with pytest.raises(ValueError, match="several trials of a seed"):
+        summaries.reconstruction(digits, arm="dna")

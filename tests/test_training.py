@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dnabook import losses
+from dnabook import losses, training
 from dnabook.autoencoders import cifar10_autoencoder, mnist_autoencoder
 from dnabook.data import Batches, crop_and_flip
 from dnabook.losses import Objective, classification, reconstruction
@@ -284,6 +284,75 @@ def test_batches_without_a_generator_may_be_resumed_too(problem):
     fresh = nn.Linear(3, 1).double()
     history = fit(regression(fresh), fresh.parameters(), batches, epochs=5, checkpoint=checkpoint)
     assert history == expected and torch.equal(flat(fresh), flat(whole))
+
+
+@pytest.fixture
+def dropping(mnist_train):
+    """A beginning like `start` of a network with dropout, which draws from PyTorch's own generator."""
+
+    def begin(seed=0):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 10))
+        return classification(model), Batches(mnist_train[:200], 60, seed=seed)
+
+    return begin
+
+
+def test_dropout_goes_on_with_the_draws_it_would_have_made(dropping):
+    checkpoint, expected = Memory(), run(dropping())
+    with pytest.raises(Interrupted):
+        run(dropping(), progress=stopping(3), checkpoint=checkpoint)
+    torch.rand(7)  # whatever happened in between
+    assert_identical(run(dropping(seed=99), checkpoint=checkpoint), expected)
+
+
+class Old(Memory):
+    """Checkpoints as they were before the generators' states were kept."""
+
+    def save(self, state):
+        super().save({key: value for key, value in state.items() if key != "random"})
+
+
+def test_a_checkpoint_without_the_generators_states_still_loads(start):
+    checkpoint = Old()
+    run(start(), epochs=2, checkpoint=checkpoint)
+    assert "random" not in checkpoint.load()
+    assert_identical(run(start(seed=99), checkpoint=checkpoint), run(start()))
+
+
+def test_a_finished_run_that_is_only_loaded_leaves_the_generator_alone(start):
+    checkpoint = Memory()
+    run(start(), checkpoint=checkpoint)
+    again = start(seed=99)
+    state = torch.get_rng_state()
+    run(again, checkpoint=checkpoint)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_states_of_the_cpu_and_of_the_parameters_gpu_are_kept_and_given_back(monkeypatch):
+    states = {"cuda:1": torch.arange(3)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[str(device)])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: states.update({str(device): state})
+    )
+    gpu, cpu = torch.device("cuda:1"), torch.device("cpu")
+    kept = training._random(gpu)
+    drawn = torch.rand(3)
+    states["cuda:1"] = None
+    training._set_random(kept, gpu)
+    assert torch.equal(torch.rand(3), drawn) and torch.equal(states["cuda:1"], torch.arange(3))
+    assert len(training._random(cpu)) == 1
+    training._set_random(kept, cpu)  # a run that goes on elsewhere
+    training._set_random(kept[:1], gpu)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_a_checkpoint_of_more_epochs_than_asked_for_is_refused(start, schedule):
+    checkpoint = Memory()
+    run(start(), epochs=3, schedule=schedule, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="holds 3 epochs, more than the 1 asked for"):
+        run(start(), epochs=1, schedule=schedule, checkpoint=checkpoint)
 
 
 # --- The one-cycle schedule ----------------------------------------------------------------------
