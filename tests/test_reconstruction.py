@@ -506,7 +506,7 @@ def check_counts(row, n):
 def check_trial(trial, arm, config, n, epsilons):
     """What all three experiments promise of a trial."""
     values = trial["values"]
-    assert values == json.loads(json.dumps(values))
+    assert json.dumps(json.loads(json.dumps(values))) == json.dumps(values)
     objectives = config.objectives if arm.necks == 2 else config.objectives[:1]
     check_rows(values["attacked"], config.attacks, epsilons, objectives, config.test_images)
     check_counts(values["clean"], n)
