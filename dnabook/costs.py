@@ -182,7 +182,9 @@ def _cases(measured: Benchmark, group: str, keys: tuple[str, ...]) -> Iterator[t
 
 
 def _ms(row: Row) -> str:
-    return f"{row['ms']:,.0f}" if row["ms"] >= 9.95 else f"{row['ms']:.2g}"
+    """Milliseconds, with a star where the measurement's processes differ by more than a factor of two."""
+    unsteady = row.get("high", 0) > 2 * row.get("low", 0)
+    return (f"{row['ms']:,.0f}" if row["ms"] >= 9.95 else f"{row['ms']:.2g}") + r"\*" * unsteady
 
 
 def _times(slow: Row, fast: Row) -> str:

@@ -299,7 +299,7 @@ def reconstructions(
         objective = attacks.paths(model, y, variant)
         x_adv = attacks.pgd(objective, x, attacks.Linf(epsilon), steps=steps, generator=generator)
         logits = measures.in_batches(model, x_adv)
-        shares = {rule: float(f.double().mean()) for rule, f in reconstruction.right(logits, y).items()}
+        shares = {rule: float(f.float().mean()) for rule, f in reconstruction.right(logits, y).items()}
         return x_adv[:shown], logits[:shown].argmax(2), shares
 
     def rows(variant: str, epsilon: float) -> dict[str, Tensor]:

@@ -95,6 +95,11 @@ def test_milliseconds_have_two_digits_or_are_whole(ms, text):
     assert costs._ms({"ms": ms}) == text
 
 
+def test_a_time_on_which_the_processes_do_not_agree_has_a_star():
+    assert costs._ms({"ms": 50.0, "low": 49.0, "high": 97.0}) == "50"
+    assert costs._ms({"ms": 50.0, "low": 49.0, "high": 99.0}) == r"50\*"
+
+
 def test_the_slope_is_the_exponent_of_a_power_law():
     assert costs.slope([(x, 3 * x**1.5) for x in (10, 20, 40, 80)]) == pytest.approx(1.5)
 

@@ -1,5 +1,6 @@
 """Distilled images against what can be worked out by hand, and DVERGE against loops written out in full."""
 
+import inspect
 from dataclasses import astuple, replace
 from itertools import combinations, pairwise
 
@@ -445,3 +446,9 @@ def test_a_memory_gives_back_what_was_saved_last():
     for state in ({"epochs": 1}, {"epochs": 2}):
         memory.save(state)
         assert memory.load() == state
+
+
+def test_the_defaults_are_those_of_figure_4():
+    defaults = {name: p.default for name, p in inspect.signature(dverge.train).parameters.items()}
+    assert (defaults["epochs"], defaults["learning_rate"]) == (10, 5e-3)
+    assert dverge.PRESETS["paper"] == defaults["preset"]

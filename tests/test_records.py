@@ -795,10 +795,13 @@ def test_a_checkpoint_is_for_one_kind_of_gpu_with_any_number_of_threads(fake, mo
     assert found[0] != found[1] == found[2]
 
 
-@pytest.mark.parametrize("changed", [
-    "data", "models", "autoencoders", "regression", "measures", "losses", "training", "experiments/pairs",
-    "experiments/reconstruction",
-])  # fmt: skip
+WHAT_TRAINS = (
+    "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
+    "experiments/pairs", "experiments/reconstruction",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", WHAT_TRAINS)
 def test_a_checkpoint_made_by_other_code_is_another_file(changed, monkeypatch, tmp_path):
     package = tmp_path / "dnabook"
     for name in (*records.TRAINING_CODE, "figures"):
@@ -810,6 +813,17 @@ def test_a_checkpoint_made_by_other_code_is_another_file(changed, monkeypatch, t
     assert records._training_code() == before
     (package / f"{changed}.py").write_text("2")
     assert records._training_code() != before
+
+
+def test_a_checkpoint_of_another_torch_is_another_file(monkeypatch):
+    before = records._checkpoint_path({"seed": 0})
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert records._checkpoint_path({"seed": 0}) != before
+
+
+def test_records_can_be_read_by_other_users_of_the_machine(fake):
+    make()
+    assert records.path("made_up", "smoke").stat().st_mode & 0o777 == 0o644
 
 
 def test_checkpoints_are_named_by_the_code_that_was_imported_not_by_the_code_on_disk(monkeypatch, tmp_path):
