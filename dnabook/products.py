@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
 ONEDNN = torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(
@@ -22,7 +23,7 @@ ONEDNN = torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b, as `torch.nn.functional.linear`: (N, K), (M, K) and (M,) -> (N, M), with every derivative.
 
-    Derivatives are those of backward passes, `torch.autograd`; `torch.func` needs `products.ONEDNN = False`.
+    oneDNN is for backward passes of `torch.autograd`; under a transform of `torch.func` torch's own is taken.
     """
     if not (ONEDNN and _plain(x) and _plain(weight)):
         return functional.linear(x, weight, bias)
@@ -30,13 +31,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _plain(x: Tensor) -> bool:
-    """Whether oneDNN is to have it: a float32 matrix on the CPU that is not empty, outside autocast."""
+    """Whether oneDNN is to have it: a plain float32 matrix on the CPU, not empty, outside autocast."""
     return (
         x.dtype == torch.float32
         and x.dim() == 2
         and x.device.type == "cpu"
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
+        and not is_functorch_wrapped_tensor(x)
     )
 
 

@@ -91,3 +91,24 @@ def test_every_fully_connected_layer_uses_it_and_the_outputs_are_torchs(make, mo
 def test_the_same_product_twice_is_the_same_to_the_last_bit():
     x, weight, bias = operands(200, 300, 100)
     assert torch.equal(products.linear(x, weight, bias), products.linear(x, weight, bias))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")  # torch's own, of jvp
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_models_can_be_stacked_and_differentiated_by_torch_func():
+    x = torch.rand(3, 1, 28, 28)
+    models = [FullyConnected().eval() for _ in range(2)]
+    parameters, buffers = torch.func.stack_module_state(models)
+
+    def answer(parameters, buffers, x):
+        return torch.func.functional_call(models[0], (parameters, buffers), (x,))
+
+    stacked = torch.vmap(answer, (0, 0, None))(parameters, buffers, x)
+    for one, model in zip(stacked, models, strict=True):
+        torch.testing.assert_close(one, model(x))
+    jacobian = torch.func.jacrev(lambda x: models[0](x)[0, 3])(x)
+    by_hand = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(models[0](by_hand)[0, 3], by_hand)
+    torch.testing.assert_close(jacobian, expected)
+    _, along = torch.func.jvp(lambda x: models[0](x)[0, 3], (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(along, expected.sum())
