@@ -130,9 +130,7 @@ def reconstruction_by_seed(
         clean = attack is None and table == "attacked"
         rows = [values["clean"]] if clean else _same_attack(values[table], attack or "none", epsilon)
         named = [row for row in rows if row.get("objective") == objective]
-        alike = rows[-1]["attack"] == "none" or (
-            arm == PLAIN and objective in record.config.get("objectives", [objective])
-        )
+        alike = rows[-1]["attack"] == "none" or (arm == PLAIN and objective in record.config["objectives"])
         if not named and not alike:
             known = ", ".join(row["objective"] for row in rows)
             raise ValueError(f"objective {objective!r} is not recorded of {arm}; known: {known}")

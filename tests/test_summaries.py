@@ -161,7 +161,7 @@ def test_one_arm_against_another_says_where_it_lies_and_by_how_many_points():
 
     trials = [trial("dna", seed, 60 + seed) for seed in range(3)]
     trials += [trial("autoencoder", seed, 50 - seed) for seed in range(3)]
-    record = Record("autoencoder_mnist", "smoke", {}, trials)
+    record = Record("autoencoder_mnist", "smoke", {"objectives": ["printed"]}, trials)
     where = {"attack": "pgd", "epsilon": 0.1}
     text = summaries.against(record, "dna", "autoencoder", "the autoencoder", **where)
     assert text.startswith("**above** the autoencoder (12 ± 5 points)")
