@@ -646,13 +646,17 @@ def test_the_caption_tells_scale_seeds_devices_and_the_latest_date(record, fake)
     assert record.caption() == "laptop scale · 1 trial · PGD-20 on 2,500 images · A GPU · 2024-05-01"
 
 
-def test_one_seed_without_error_bars_gives_way_to_two_at_a_smaller_scale(fake):
+def test_fewer_than_three_seeds_give_way_to_more_at_a_smaller_scale(fake):
     assert records.evidence("made_up") is None
     make("laptop", seeds=[0, 1])
     make("paper", seeds=[0])
     assert records.best("made_up").scale == records.evidence("made_up") == "laptop"
     assert records.evidence("made_up", scales=("smoke", "paper")) == "paper"
     make("paper", seeds=[1])
+    assert records.best("made_up").scale == "paper"
+    make("laptop", seeds=[2])
+    assert records.best("made_up").scale == "laptop"
+    make("paper", seeds=[2])
     assert records.best("made_up").scale == "paper"
 
 
