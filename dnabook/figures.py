@@ -29,6 +29,18 @@ ARMS = {  # label, colour, marker
     "decorrelated_late": ("decorrelated late", "#009E73", "^"),
 }
 SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
+AUTOENCODERS = {  # colour, marker; what stands twice is one network under two names
+    "autoencoder": ("0.35", "P"),
+    "dna": SERIES[0],
+    "unshared_2": SERIES[0],
+    "dna_regular": SERIES[1],
+    "unshared_6": SERIES[2],
+    "two_autoencoders": SERIES[3],
+    "unshared_6_regular": SERIES[3],
+    "dna_corrected": SERIES[4],
+    "matched_6": SERIES[4],
+    "unshared_4": ("#56B4E9", "X"),
+}
 ARCHITECTURES = {"cnn": "CNN", "fully_connected": "fully connected"}
 ATTACKS = {
     "fgsm-linf": "FGSM, ℓ∞",
@@ -238,16 +250,16 @@ FIGURE_6 = (
 def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure:
     """Figures 6, 8 and 10: share of images read rightly against ε, one panel an attack, clean at ε = 0.
 
-    Mean over seeds and, from three on, its interval.
+    Mean over seeds and, from three on, its interval. An arm looks the same in every figure (`AUTOENCODERS`);
+    its further curves, by another rule or under another objective, take looks that are still free.
     """
     attacks = record.config["attacks"]
     photographs = "epsilons_255" in record.config
     steps = record.config["epsilons_255" if photographs else "epsilons"]
     figure, (axes,) = _figure(1, len(attacks), (4.4 * len(attacks), 3.7), sharey=True)
+    looks = _looks([curve.arm for curve in curves])
     for axis, attack in zip(axes, attacks, strict=True):
-        others = iter(SERIES)  # the plain autoencoder looks the same in every figure
-        for i, curve in enumerate(curves):
-            colour, marker = ("0.35", "P") if curve.arm == "autoencoder" else next(others)
+        for i, (curve, (colour, marker)) in enumerate(zip(curves, looks, strict=True)):
             where = curve._asdict()
             label = where.pop("label")
             points = [summaries.reconstruction(record, **where)]
@@ -264,6 +276,16 @@ def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure
     axes[0].set(ylabel="images read rightly")
     figure.legend(loc="outside upper center", ncols=2 if len(curves) > 3 else 3, frameon=False)
     return _signed(figure, record)
+
+
+def _looks(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Colour and marker of each curve: its arm's own the first time, then one that no arm here owns."""
+    free = [look for look in SERIES if look not in {AUTOENCODERS.get(arm) for arm in arms}]
+    looks: list[tuple[str, str]] = []
+    for arm in arms:
+        own = AUTOENCODERS.get(arm)
+        looks.append(own if own and own not in looks else free.pop(0))
+    return looks
 
 
 # --- Figure 5 ------------------------------------------------------------------------------------

@@ -79,6 +79,37 @@ def test_arms_differ_in_colour_and_in_marker():
         assert len(set(colours)) == len(colours) and len(set(markers)) == len(markers)
 
 
+@pytest.mark.parametrize(
+    "curves",
+    [
+        [("dna", "either"), ("dna", "mean_path"), ("autoencoder", "either")],
+        [("autoencoder", "either"), ("dna", "either")],
+        [("dna", "mean_path"), ("autoencoder", "either"), ("dna", "both"), ("dna", "either")],
+    ],
+)
+def test_an_autoencoder_looks_the_same_in_every_figure(autoencoder_record, curves):
+    figure = figures.reconstruction(
+        autoencoder_record, [figures.Curve(f"{arm} {rule}", arm, rule) for arm, rule in curves]
+    )
+    lines = [container.lines[0] for container in figure.axes[0].containers]
+    looks = [(line.get_color(), line.get_marker()) for line in lines]
+    arms = [arm for arm, _ in curves]
+    assert looks[arms.index("dna")] == ("#0072B2", "o")
+    assert looks[arms.index("autoencoder")] == ("0.35", "P")
+    assert len(set(looks)) == len(looks)
+
+
+def test_one_network_under_two_names_has_one_look_and_others_of_a_chapter_have_their_own():
+    look = figures.AUTOENCODERS
+    assert look["unshared_2"] == look["dna"] and look["unshared_6_regular"] == look["two_autoencoders"]
+    for chapter in (
+        ("autoencoder", "dna", "dna_regular", "two_autoencoders", "dna_corrected"),
+        ("unshared_2", "unshared_4", "unshared_6", "unshared_6_regular", "matched_6"),
+    ):
+        for part in zip(*(look[arm] for arm in chapter), strict=True):
+            assert len(set(part)) == len(chapter)
+
+
 def test_figures_are_not_left_open():
     before = plt.get_fignums()
     figures.lines([1, 2], {"a": [1, 2], "b": [2, 1]}, xlabel="x", ylabel="y")
