@@ -13,7 +13,10 @@ import torch
 
 import dnabook
 from dnabook import data, records
+from dnabook.attacks import Linf, pgd, untargeted
 from dnabook.experiments import NAMES
+from dnabook.losses import decorrelation
+from dnabook.models import FullyConnected, seeded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,13 +121,34 @@ def _show(options) -> int:
     return 0
 
 
+def _device_faults(device: torch.device) -> int:
+    """1, and a line, if the device computes a loss, its gradient or an attack otherwise than the CPU."""
+    found = []
+    for place in ("cpu", device):
+        with seeded(0):
+            pair = FullyConnected(), FullyConnected()
+            x, y = torch.rand(250, 1, 28, 28), torch.arange(250) % 10
+        pair, x, y = tuple(model.to(place) for model in pair), x.to(place), y.to(place)
+        objective = decorrelation(*pair)
+        loss = objective(x, y)["loss"]
+        loss.backward()
+        slope = pair[1].tail[-1].weight.grad.norm()
+        x_adv = pgd(untargeted(pair[0], y), x, Linf(0.1), steps=2, random_start=False)
+        found.append([value.item() for value in (loss, slope, (x_adv - x).abs().mean())])
+    apart = max(abs(a - b) / max(1, abs(a)) for a, b in zip(*found, strict=True))
+    if apart < 1e-2:
+        return 0
+    print(f"{device}: a loss, its gradient or an attack differs from the CPU's by {apart:.1%}")
+    return 1
+
+
 def _doctor(options) -> int:
     print(f"dnabook {dnabook.__version__} ({records.commit()}), Python {platform.python_version()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, device {data.default_device()}")
     print(f"scale {records.default_scale()}, records in {records.folder()}, cache in {data.cache_folder()}")
     size = sum(file.stat().st_size for file in data.cache_folder().rglob("*.pt"))
     print(f"checkpoints in the cache: {size / 2**20:.0f} MiB")
-    faults = 0
+    faults = _device_faults(data.default_device())
     for split in ("train", "test"):
         images = data.load("mnist", split, device="cpu")
         print(f"mnist {split}: {len(images)} images, digest {images.digest}")
@@ -135,7 +159,7 @@ def _doctor(options) -> int:
             if record and record.config != records.config_of(name, scale):
                 faults += 1
                 print(f"{records.path(name, scale)}: made under another configuration; run it again")
-    print("all well" if not faults else f"{faults} record(s) to refresh")
+    print("all well" if not faults else f"{faults} fault(s), named above")
     return 1 if faults else 0
 
 

@@ -131,13 +131,26 @@ class ModelObjective(OfModel):
 
 
 def untargeted(model: nn.Module, y: Tensor) -> ModelObjective:
-    """Cross-entropy of each image with its true class y (N,): raising it drives the model off y."""
+    """Cross-entropy of each image with its true class y (N,): raising it drives the model off y.
+
+    Raises ValueError on a negative class, which cross-entropy would pass over in silence.
+    """
+    _check_classes(y)
     return ModelObjective(model, y, 1)
 
 
 def targeted(model: nn.Module, y: Tensor) -> ModelObjective:
-    """Minus the cross-entropy with a wanted class y (N,): raising it drives the model towards y."""
+    """Minus the cross-entropy with a wanted class y (N,): raising it drives the model towards y.
+
+    Raises ValueError on a negative class.
+    """
+    _check_classes(y)
     return ModelObjective(model, y, -1)
+
+
+def _check_classes(y: Tensor) -> None:
+    if y.numel() and y.min() < 0:
+        raise ValueError(f"classes are 0 or more, got {int(y.min())}")
 
 
 PATH_VARIANTS = ("corrected", "released", "printed")
@@ -172,10 +185,11 @@ def paths(reconstructor: Reconstructor, y: Tensor, variant: str = "corrected") -
               mean losses. The only objective here for which an image's attack depends on its batch.
               "corrected": min(CE1, CE2), the path that still resists: an attack made for a reader who
               counts an image as saved when either path is right.
-    Raises ValueError on an unknown variant.
+    Raises ValueError on an unknown variant and on a negative class.
     """
     if variant not in PATH_VARIANTS:
         raise ValueError(f"variant is one of {', '.join(PATH_VARIANTS)}; got {variant!r}")
+    _check_classes(y)
     return PathObjective(reconstructor, y, variant)
 
 
@@ -230,9 +244,11 @@ def pgd(
     gradient is 0 is left where it is. No gradient is left on x, on the parameters or on `start`.
     On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
     Raises ValueError on steps or restarts below 1, on x outside the bounds, on restarts without a random
-    start, and on an objective that does not return (N,).
+    start, and on an objective that does not return (N,); TypeError on a ball that is a bare number.
     """
     _check_images(x, bounds)
+    if not hasattr(ball, "project"):
+        raise TypeError(f"ball is Linf(epsilon) or L2(radius), got {ball!r}")
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
     if restarts > 1 and (not random_start or start is not None):
@@ -284,9 +300,12 @@ def craft(
     attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`.
     objective: makes the loss of a chunk from the model and the chunk's labels: `untargeted`, `paths`, ….
     The chunk bounds the memory; on a processor, chunks that fit its cache are also faster than one large
-    batch. Raises ValueError unless y is (N,).
+    batch. The attack sees one chunk at a time, so sizes of its own for each image, (N,), do not go with it.
+    Raises ValueError unless y is (N,) and the chunk at least 1.
     """
     check_labels(x, y)
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
     parts = zip(x.split(chunk), y.split(chunk), strict=True)
     return torch.cat([attack(objective(model, part_y), part_x) for part_x, part_y in parts])
 

@@ -169,7 +169,8 @@ def gpu_note() -> str:
     measured = records.benchmark("cuda")
     if not measured:
         return "No measurements on a GPU are recorded."
-    tables = [f(measured) for f in (loss_table, step_table, attack_table)]
+    groups = {"loss": loss_table, "step": step_table, "attack": attack_table}
+    tables = [table(measured) for group, table in groups.items() if group in measured]
     return "\n\n".join([f"Measured on {provenance(measured)}.", *tables])
 
 

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
+import math
 import os
 import pickle
 import queue
@@ -255,13 +256,23 @@ def _on_ray(plan: Plan) -> Iterator[tuple[Any, Callable]]:
         room = int(ray.cluster_resources().get("CPU", 0))
         if room < jobs:
             raise ValueError(f"the Ray cluster has {room} CPUs, too few for {jobs} jobs")
-        gpu = str(plan.slots[0]).startswith("cuda")
-        options = {"scheduling_strategy": "SPREAD", "num_gpus": int(gpu)}
+        cards = int(ray.cluster_resources().get("GPU", 0))
+        options = {"scheduling_strategy": "SPREAD", "num_gpus": _share_of_a_card(plan.slots[0], jobs, cards)}
         # An actor for each call: Ray's pool deals calls out in turn, to busy actors too.
         yield Backend(ray_remote_args=options, maxtasksperchild=1), _runner(plan)
     finally:
         if ours:
             ray.shutdown()
+
+
+def _share_of_a_card(slot: str | None, jobs: int, cards: int) -> float:
+    """How much of a GPU each of Ray's actors asks for: all of them must be there before the first works."""
+    if not str(slot).startswith("cuda"):
+        return 0
+    if cards == 0:
+        raise ValueError("the Ray cluster has no GPU; name --device cpu")
+    each = -(-jobs // cards)  # actors on a card
+    return math.floor(1000 / each) / 1000  # Ray counts in thousandths or finer
 
 
 @contextlib.contextmanager

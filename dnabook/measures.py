@@ -28,15 +28,37 @@ def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 500)
 
 
 def predictions(model: nn.Module, x: Tensor) -> Tensor:
-    """The model's class for each image, (N,), in eval mode; modes are restored."""
+    """The model's class for each image, (N,), in eval mode; modes are restored.
+
+    Raises ValueError for images that are not floating point, and for a model that does not give one row of
+    logits (classes,) for each image: the paths of an autoencoder are read by `reconstruction.right`.
+    """
+    _check_floating(x)
+
+    def classes(part: Tensor) -> Tensor:
+        logits = model(part)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"a classifier gives logits (N, classes), got {got}")
+        return logits.argmax(1)
+
     with evaluating(model):
-        return in_batches(lambda part: model(part).argmax(1), x)
+        return in_batches(classes, x)
 
 
 def features(model: nn.Module, x: Tensor) -> Tensor:
-    """The model's hidden features of each image, flattened to (N, M), in eval mode."""
+    """The model's hidden features of each image, flattened to (N, M), in eval mode.
+
+    Raises ValueError for images that are not floating point.
+    """
+    _check_floating(x)
     with evaluating(model):
         return in_batches(lambda part: model.features(part).flatten(1), x)
+
+
+def _check_floating(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise ValueError(f"images are floating point, in [0, 1], got {x.dtype}; divide bytes by 255")
 
 
 def check_labels(x: Tensor, y: Tensor) -> None:

@@ -11,7 +11,7 @@ of two numbers cut at zero is the larger cut at zero, so outputs and gradients a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -98,10 +98,12 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Within the block PyTorch's own generators start at the seed; afterwards they go on as if nothing was.
 
     That of the CPU, which draws the weights of new models, and of one GPU where `device` names it. Other GPUs
-    are left alone.
+    are left alone. New tensors are made on the CPU meanwhile, whatever the default device, so that a seed
+    gives the same weights everywhere.
     """
     gpu = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpu):
+    elsewhere = torch.get_default_device().type != "cpu"
+    with torch.device("cpu") if elsewhere else nullcontext(), torch.random.fork_rng(devices=gpu):
         torch.default_generator.manual_seed(seed)
         for each in gpu:
             with torch.cuda.device(each):

@@ -25,7 +25,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     oneDNN is for backward passes of `torch.autograd`; under a transform of `torch.func` torch's own is taken.
     """
-    if not (ONEDNN and _plain(x) and _plain(weight)):
+    fits = x.shape[-1:] == weight.shape[-1:]  # else torch's own says what is wrong
+    if not (ONEDNN and fits and _plain(x) and _plain(weight)):
         return functional.linear(x, weight, bias)
     return _Product.apply(x, weight, bias)
 

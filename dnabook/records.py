@@ -271,7 +271,8 @@ def make(
     devices = [str(device)] if device else devices
     plan = engines.plan(engine, jobs=jobs, devices=devices, threads=threads, address=address)
     if plan is None or plan.address is None:  # else it is another machine that must know the device
-        usable = [_usable(d) for d in devices or (data.default_device(),)]
+        find = _usable if plan is None else _named
+        usable = [find(d) for d in devices or (data.default_device(),)]
         plan = plan and plan._replace(slots=tuple(slot or str(usable[0]) for slot in plan.slots))
     record = current(name, scale) or _brought_back(Record(name, scale, config_of(name, scale)))
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
@@ -303,8 +304,11 @@ def _here(
     """As `engines.results`, one trial after the other in this process; an error takes its result's place."""
     with _threads(threads):
         for index, call in enumerate(calls):
+            head, setting, seed = call
             try:
-                result = _run_trial(*call, device, progress)
+                there = current(head.name, head.scale)  # another process may have made it meanwhile
+                done = there and there.find(setting, seed)
+                result = (done, {}) if done else _run_trial(head, setting, seed, device, progress)
             except data.DataError:  # the other trials would lack it too
                 raise
             except Exception as error:
@@ -344,6 +348,20 @@ def _usable(device: torch.device | str) -> torch.device:
         ) from error
 
 
+def _named(device: torch.device | str) -> torch.device:
+    """As `_usable` for trials in other processes: of a GPU only that it is there, as using one opens it."""
+    there = torch.cuda.device_count()
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        return _usable(device)
+    if wanted.type != "cuda" or there == 0:
+        return _usable(device)
+    if (wanted.index or 0) >= there:
+        raise ValueError(f"device {str(device)!r} cannot be used here (there are {there} GPUs)")
+    return wanted
+
+
 def _run_call(record: Record, setting: dict[str, Any], seed: int, device: str | None) -> tuple[dict, dict]:
     """`_run_trial` in a process of its own, perhaps on another machine."""
     if config_of(record.name, record.scale) != record.config:
@@ -371,7 +389,7 @@ def _run_trial(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
-    with seeded(seed, device):
+    with seeded(seed, device), _repeatable(device):
         values = module.run(module.SCALES[record.scale], setting, seed, context)
     seconds = time.perf_counter() - started + sum(c.seconds_before for c in checkpoints)
     values = json.loads(json.dumps(values))
@@ -383,6 +401,13 @@ def _run_trial(
         "provenance": {**_provenance(device), "data": digest, "seconds": round(seconds, 1)},
     }
     return trial, kept
+
+
+def _repeatable(device: torch.device) -> contextlib.AbstractContextManager:
+    """On a GPU: convolutions by algorithms that repeat, in float32 proper rather than TF32's ten bits."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _check_folder() -> None:
@@ -649,9 +674,9 @@ class Checkpoint:
         """The saved state, or None; a file that cannot be read counts as none."""
         try:
             state = torch.load(self.file, map_location="cpu", weights_only=True)
-        except Exception:  # whatever torch.load makes of a missing or damaged file
+            self.seconds_before = float(state["seconds"])
+        except Exception:  # whatever is made of a missing, damaged or foreign file
             return None
-        self.seconds_before = state["seconds"]
         return state
 
     def save(self, state: dict[str, Any]) -> None:

@@ -45,7 +45,8 @@ def fit(
 ) -> History:
     """Train for `epochs` passes over `batches` and return each term's mean over every epoch.
 
-    objective      (x, y) -> terms with a scalar "loss"; its `.models` train and are left in eval mode.
+    objective      (x, y) -> terms with a scalar "loss"; its `.models` train and are left in eval mode, also
+                   where training stops early.
     parameters     what Adam updates; usually `objective.parameters()`.
     batches        iterated once an epoch, usually `data.Batches`; its `.generator` fixes the order.
     schedule       "constant", or "one_cycle": the rate rises to learning_rate over the first third of all
@@ -104,37 +105,39 @@ def fit(
 
     for model in objective.models:
         model.train()
-    for epoch in progress(range(done, epochs), "training"):
-        sums, count = {}, 0
-        for x, y in batches:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
-                terms = objective(x, y)
-            optimizer.zero_grad()
-            terms["loss"].backward()
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            count += 1
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach()
-        if count == 0:
-            raise ValueError(f"batches gave nothing in epoch {epoch + 1}; pass what can be iterated anew")
-        for name, value in sums.items():
-            history.setdefault(name, []).append(float(value) / count)
-        if not math.isfinite(history["loss"][-1]):
-            raise FloatingPointError(f"the loss became {history['loss'][-1]} in epoch {epoch + 1}")
-        if checkpoint:
-            checkpoint.save({
-                "models": [model.state_dict() for model in objective.models],
-                "optimizer": optimizer.state_dict(),
-                "scheduler": None if scheduler is None else scheduler.state_dict(),
-                "generator": None if generator is None else generator.get_state(),
-                "random": _random(device),
-                "history": history,
-                "epochs": epoch + 1,
-            })  # fmt: skip
-    for model in objective.models:
-        model.eval()
+    try:
+        for epoch in progress(range(done, epochs), "training"):
+            sums, count = {}, 0
+            for x, y in batches:
+                with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+                    terms = objective(x, y)
+                optimizer.zero_grad()
+                terms["loss"].backward()
+                optimizer.step()
+                if scheduler is not None:
+                    scheduler.step()
+                count += 1
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0) + value.detach()
+            if count == 0:
+                raise ValueError(f"batches gave nothing in epoch {epoch + 1}; pass what can be iterated anew")
+            for name, value in zip(sums, torch.stack(list(sums.values())).tolist(), strict=True):
+                history.setdefault(name, []).append(value / count)
+            if not math.isfinite(history["loss"][-1]):
+                raise FloatingPointError(f"the loss became {history['loss'][-1]} in epoch {epoch + 1}")
+            if checkpoint:
+                checkpoint.save({
+                    "models": [model.state_dict() for model in objective.models],
+                    "optimizer": optimizer.state_dict(),
+                    "scheduler": None if scheduler is None else scheduler.state_dict(),
+                    "generator": None if generator is None else generator.get_state(),
+                    "random": _random(device),
+                    "history": history,
+                    "epochs": epoch + 1,
+                })  # fmt: skip
+    finally:
+        for model in objective.models:
+            model.eval()
     return history
 
 
@@ -153,6 +156,7 @@ def _set_random(states: list[Tensor], device: torch.device) -> None:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 natively, so that `fit(…, bfloat16=True)` is faster."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # else it answers for the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     capable = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in capable)

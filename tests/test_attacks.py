@@ -1206,3 +1206,32 @@ def test_epsilons_for_another_number_of_images_are_refused(norm, size, attack):
 def test_a_step_that_is_negative_or_not_finite_is_refused(step_size):
     with pytest.raises(ValueError, match="step_size must be finite"):
         pgd(lambda x: x.flatten(1).sum(1), torch.zeros(2, 1, 2, 2), Linf(0.1), step_size=step_size)
+
+
+def test_a_bare_number_is_no_ball():
+    with pytest.raises(TypeError, match=r"ball is Linf\(epsilon\) or L2\(radius\), got 0.1"):
+        attacks.pgd(lambda x: x.flatten(1).sum(1), torch.rand(2, 1, 3, 3), 0.1)
+
+
+@pytest.mark.parametrize("make", [attacks.untargeted, attacks.targeted, attacks.paths])
+def test_a_negative_class_is_refused(make):
+    with pytest.raises(ValueError, match="classes are 0 or more, got -100"):
+        make(CNN(), torch.tensor([1, -100]))
+
+
+@pytest.mark.parametrize("chunk", [0, -3])
+def test_a_chunk_has_an_image(chunk):
+    x, y = torch.rand(2, 1, 28, 28), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(ValueError, match=f"chunk must be at least 1, got {chunk}"):
+        attacks.craft(attacks.fgsm, CNN(), x, y, chunk=chunk)
+
+
+@pytest.mark.parametrize("ball", [attacks.Linf(0.1), attacks.L2(1.0)])
+def test_no_step_of_pgd_asks_the_device_for_a_number(ball, monkeypatch):
+    monkeypatch.setattr(attacks, "_check_images", lambda x, bounds: None)  # the one question of a call
+    monkeypatch.setattr(attacks, "_check_classes", lambda y: None)
+    with torch.device("meta"):  # what asks for a value raises there
+        model, x, y = CNN(), torch.rand(6, 1, 28, 28), torch.zeros(6, dtype=torch.long)
+    for options in ({"restarts": 2}, {"momentum": 1.0}, {"box_first": True}):
+        x_adv = attacks.pgd(attacks.untargeted(model, y), x, ball, steps=3, **options)
+        assert x_adv.shape == x.shape and x_adv.device.type == "meta"

@@ -16,6 +16,13 @@ import reference
 import speed
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Whatever the machine has: models of these tests are made there."""
+    monkeypatch.setattr(data, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(speed, "DEVICE", torch.device("cpu"))
+
+
 def gradients(loss, z):
     return torch.autograd.grad(loss(*z), z)
 
@@ -89,6 +96,7 @@ def test_attacks_by_libraries_stay_in_the_ball_that_ours_has(monkeypatch):
 def test_the_growth_of_memory_is_that_of_the_call_alone():
     program = """
 import torch, speed
+speed.DEVICE = torch.device("cpu")
 before = torch.ones(2**26)  # 256 MiB, held and given back before
 del before
 print(speed.measure(lambda: torch.ones(2**24), seconds=0)["peak_mib"])  # 64 MiB

@@ -312,7 +312,21 @@ def test_doctor_returns_1_for_a_record_of_another_configuration(fake, capsys, qu
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert f"{records.path('made_up', 'smoke')}: made under another configuration; run it again" in lines
-    assert lines[-1] == "1 record(s) to refresh"
+    assert lines[-1] == "1 fault(s), named above"
+
+
+def test_doctor_finds_a_device_that_computes_otherwise(fake, capsys, quick_data, monkeypatch):
+    assert main(["doctor"]) == 0
+    attack, calls = cli.pgd, []
+
+    def wrong_the_second_time(objective, x, ball, **options):
+        calls.append(1)
+        return attack(objective, x, ball, **options) + 0.1 * (len(calls) - 1)
+
+    monkeypatch.setattr(cli, "pgd", wrong_the_second_time)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "an attack differs from the CPU's by" in out and out.splitlines()[-1] == "1 fault(s), named above"
 
 
 def test_doctor_stops_at_damaged_data_with_what_to_do(fake, capsys, monkeypatch, tmp_path):

@@ -53,6 +53,11 @@ def test_without_measurements_the_error_tells_how_to_make_them(results):
     assert costs.gpu_note() == "No measurements on a GPU are recorded."
 
 
+def test_a_benchmark_of_one_group_on_a_gpu_is_shown_without_the_others(measured, monkeypatch):
+    monkeypatch.setattr(records, "benchmark", lambda kind: {"loss": measured["loss"]})
+    assert costs.gpu_note().endswith("\n\n" + costs.loss_table(measured))
+
+
 def test_a_group_measured_again_replaces_its_rows_and_leaves_the_others(measured):
     records.save_benchmark("step", [row(1.0, how="ours")], torch.device("cpu"))
     again = costs.benchmark()

@@ -448,3 +448,19 @@ def test_threads_of_trials_run_here_are_set_for_their_time_only(tiny):
     record = tiny(threads=2)
     assert {trial["provenance"]["threads"] for trial in record.trials} == {2}
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("slot", "jobs", "cards", "share"),
+    [("cpu", 4, 0, 0), (None, 2, 1, 0), ("cuda:0", 2, 1, 0.5), ("cuda:0", 2, 2, 1), ("cuda", 3, 2, 0.5),
+     ("cuda:0", 3, 1, 0.333)],
+)  # fmt: skip
+def test_all_of_rays_actors_find_a_place_on_its_gpus(slot, jobs, cards, share):
+    assert engines._share_of_a_card(slot, jobs, cards) == share
+    if share:
+        assert cards * int(1 / share) >= jobs
+
+
+def test_ray_without_a_gpu_is_told_to_name_the_cpu():
+    with pytest.raises(ValueError, match="has no GPU; name --device cpu"):
+        engines._share_of_a_card("cuda:0", 2, 0)

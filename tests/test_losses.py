@@ -1,5 +1,6 @@
 """The correlation loss against Algorithm 1 in plain numpy, its symmetries, and Eqs. 4, 5 and 8 by hand."""
 
+import contextlib
 import copy
 import math
 from functools import partial
@@ -916,3 +917,20 @@ def test_on_trained_features_the_float32_gradient_is_within_a_ten_thousandth_of_
     found, wanted = (torch.autograd.grad(correlation_loss(*v, variant=variant), v) for v in (z, exact))
     apart = sum((a.double() - b).square().sum() for a, b in zip(found, wanted, strict=True))
     assert apart.sqrt() < 1e-4 * sum(b.square().sum() for b in wanted).sqrt()
+
+
+@pytest.mark.parametrize("variant", ["corrected", "released"])
+@pytest.mark.parametrize("kind", ["pair", "dna"])
+def test_a_step_asks_the_device_for_no_number(variant, kind, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # meta has none
+    with torch.device("meta"):  # what asks for a value raises there
+        x, y = torch.rand(300, 1, 28, 28), torch.zeros(300, dtype=torch.long)
+        if kind == "pair":
+            objective = losses.decorrelation(
+                models.FullyConnected(), models.FullyConnected(), variant=variant
+            )
+        else:
+            objective = losses.reconstruction(autoencoders.mnist_autoencoder(), variant=variant)
+    objective(x, y)["loss"].backward()
+    assert all(p.grad.shape == p.shape for p in objective.parameters() if p.grad is not None)
+    assert any(p.grad is not None for p in objective.parameters())

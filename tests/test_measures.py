@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from dnabook import measures
+from dnabook import CNN, measures
 
 
 def draw(*shape, seed=0):
@@ -669,3 +669,22 @@ def test_a_held_out_fit_keeps_every_column_and_leaves_dependent_ones_to_its_ridg
     total = (y[30:] - y[30:].mean(0)).square().sum()
     expected = 1 - left.square().sum() / total
     assert measures.r_squared(x, y, heldout=True) == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"), [(lambda x: x.new_zeros(len(x), 2, 10), r"\(4, 2, 10\)"), (lambda x: (x, x), "tuple")]
+)
+def test_a_model_that_gives_no_row_of_logits_is_refused(answer, got):
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return answer(x)
+
+    with pytest.raises(ValueError, match=f"logits \\(N, classes\\), got {got}"):
+        measures.accuracy(Model(), torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
+
+
+def test_bytes_are_refused_with_what_to_do():
+    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    for measure in (measures.predictions, measures.features):
+        with pytest.raises(ValueError, match=r"got torch\.uint8; divide bytes by 255"):
+            measure(CNN(), images)

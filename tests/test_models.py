@@ -233,3 +233,12 @@ def test_seeded_seeds_the_gpu_that_it_is_given_and_gives_its_state_back(asked):
     with seeded(7, torch.device("cuda:1")):
         assert asked == ["get cuda:1", "seed 7"]
     assert asked == ["get cuda:1", "seed 7", "set cuda:1"]
+
+
+def test_a_seed_gives_the_same_weights_under_another_default_device():
+    with seeded(3):
+        wanted = CNN()
+    with torch.device("meta"), seeded(3):  # stands for a GPU
+        found = CNN()
+    for a, b in zip(wanted.parameters(), found.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -112,3 +112,8 @@ def test_models_can_be_stacked_and_differentiated_by_torch_func():
     torch.testing.assert_close(jacobian, expected)
     _, along = torch.func.jvp(lambda x: models[0](x)[0, 3], (x,), (torch.ones_like(x),))
     torch.testing.assert_close(along, expected.sum())
+
+
+def test_shapes_that_do_not_fit_are_told_in_torchs_words():
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        products.linear(torch.rand(4, 7), torch.rand(3, 5))

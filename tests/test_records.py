@@ -1001,3 +1001,41 @@ def test_what_the_message_of_missing_weights_says_brings_them_back(fake, kept):
 def test_a_context_of_its_own_keeps_nothing():
     context = Context(device=torch.device("cpu"))
     assert context.keep(model=nn.Linear(2, 2)) is None and context.checkpoint(size=1) is None
+
+
+def test_a_trial_that_another_process_saved_meanwhile_is_not_made_again(fake):
+    def before(setting, seed, context):  # as if the other process began and ended during the first trial
+        fake.before = lambda *_: None
+        other = {"colour": "blue" if setting["colour"] == "red" else "red"}
+        head = Record("made_up", "smoke", records.config_of("made_up", "smoke"))
+        records._save_trial(head, *records._run_trial(head, other, seed, torch.device("cpu"), quiet))
+
+    fake.before = before
+    record = make(seeds=[0])
+    assert sorted(fake.runs) == [("blue", 0), ("red", 0)] and len(record.trials) == 2
+
+
+def test_a_file_that_is_no_checkpoint_of_ours_counts_as_none(tmp_path):
+    torch.save({"epochs": 3}, tmp_path / "state.pt")
+    assert Checkpoint(tmp_path / "state.pt").load() is None
+
+
+def test_a_trial_on_a_gpu_has_repeatable_float32_convolutions():
+    settings = torch.backends.cudnn
+    before = settings.deterministic, settings.allow_tf32, settings.benchmark
+    with records._repeatable(torch.device("cuda")):
+        assert settings.deterministic and not settings.allow_tf32 and not settings.benchmark
+    assert (settings.deterministic, settings.allow_tf32, settings.benchmark) == before
+    with records._repeatable(torch.device("cpu")):
+        assert (settings.deterministic, settings.allow_tf32, settings.benchmark) == before
+
+
+def test_the_gpus_of_other_processes_are_named_and_not_opened(monkeypatch):
+    def opened(*_, **__):
+        raise AssertionError("a tensor was put there")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", opened)
+    assert records._named("cuda:1") == torch.device("cuda:1") and records._named("cuda").type == "cuda"
+    with pytest.raises(ValueError, match=r"'cuda:2' cannot be used here \(there are 2 GPUs\)"):
+        records._named("cuda:2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import math
@@ -484,6 +485,7 @@ def test_has_bfloat16_answers_for_every_device(monkeypatch):
     cpu = torch.device("cpu")
     assert has_bfloat16(cpu) in (True, False)
     assert not has_bfloat16(torch.device("meta")) and not has_bfloat16(torch.device("mps"))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     for answer in (True, False):
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
             monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
@@ -532,3 +534,16 @@ def test_an_unknown_schedule_is_refused(problem):
     model, batches, _ = problem
     with pytest.raises(ValueError, match='"constant" or "one_cycle", got \'cosine\''):
         fit(regression(model), model.parameters(), batches, epochs=1, schedule="cosine")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_models_are_in_eval_mode_when_training_stops_early(problem, error):
+    model, batches, _ = problem
+
+    def terms(x, y):
+        assert model.training
+        raise error
+
+    with pytest.raises(error):
+        fit(Objective((model,), terms), model.parameters(), batches, epochs=2)
+    assert not model.training
