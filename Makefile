@@ -14,7 +14,7 @@ PYTHON ?= python3
 SCALE ?= $(or $(DNABOOK_SCALE),laptop)
 OPTIONS ?=
 BIN := .venv/bin
-PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/scoreboard.md book/errata.md book/status.md book/costs.md
+PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/conclusion.md book/scoreboard.md book/errata.md book/status.md book/costs.md
 
 .PHONY: book test units lint records site-check pdf pairs address bench finding clean
 

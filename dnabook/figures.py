@@ -183,6 +183,88 @@ def transfer(record: Record, *, conditioned: bool = True) -> Figure:
     return _signed(figure, record)
 
 
+class Related(NamedTuple):
+    """One pair of networks: held-out R² of its features and transfer rate, means of both directions."""
+
+    architecture: str
+    arm: str  # a key of `ARMS`, or "distance" for the pairs of `parameter_distance`
+    seed: int
+    r_squared: float
+    rate: float
+
+
+def related(
+    features: Record, transfer: Record, distance: Record | None = None, *, attack: str, epsilon: float
+) -> list[Related]:
+    """Every pair of which both models learned: R² on natural images beside conditioned transfer at ε.
+
+    features, transfer: of the same pairs, joined by architecture, arm and seed.  distance: pairs pushed
+    apart, and the free ones among them, which were attacked by FGSM-ℓ∞ alone. Pairs without a value are left
+    out.
+    """
+    learned, attacked = map(summaries.healthy, (features, transfer))
+    found = []
+    for architecture in ARCHITECTURES:
+        for arm in ARMS:
+            where = {"architecture": architecture, "arm": arm}
+            r2 = summaries.heldout_by_seed(learned, **where)
+            rates = summaries.transfer_by_seed(attacked, attack=attack, epsilon=epsilon, **where)
+            found += [Related(architecture, arm, s, r2[s], rates[s]) for s in sorted(r2) if s in rates]
+    for trial in summaries.healthy(distance).trials if distance else ():
+        values = trial["values"]
+        rates = [summaries.rate(row) for row in values["transfer"] if row["epsilon"] == epsilon]
+        (natural,) = (row for row in values["features"] if not row["epsilon"])
+        r2 = summaries.mean([natural["heldout_1_to_2"], natural["heldout_2_to_1"]])
+        found.append(Related("cnn", "distance", trial["seed"], r2, summaries.mean(rates)))
+    return [pair for pair in found if not math.isnan(pair.r_squared + pair.rate)]
+
+
+def relation(features: Record, transfer: Record, distance: Record, *, epsilon: float = 0.10) -> Figure:
+    """Transfer against held-out R², one point a pair: FGSM-ℓ∞ with the pairs of chapter 2, and PGD-ℓ∞.
+
+    The axis of R² is logarithmic in 1 − R², or CNN pairs would lie on each other; R² below `LOWEST` is drawn
+    there. Filled: CNN; open: fully connected. A faint line joins an arm's pair to the regular one of its
+    seed. Collapsed pairs are left out.
+    """
+    figure, (axes,) = _figure(1, 2, (9.5, 4.2), sharex=True, sharey=True)
+    highest = 0.999
+    looks = {**ARMS, "distance": ("pushed apart or free (chapter 2)", "0.45", "D")}
+    drawn = []
+    for axis, attack, more in zip(axes, ("fgsm-linf", "pgd-linf"), (distance, None), strict=True):
+        points = [
+            pair._replace(r_squared=min(max(pair.r_squared, LOWEST), highest))
+            for pair in related(features, transfer, more, attack=attack, epsilon=epsilon)
+        ]
+        drawn += points
+        regular = {(p.architecture, p.seed): p for p in points if p.arm == "regular"}
+        for pair in points:
+            _, colour, marker = looks[pair.arm]
+            other = regular.get((pair.architecture, pair.seed))
+            if other and pair.arm not in ("regular", "distance"):
+                line = [other.r_squared, pair.r_squared], [other.rate, pair.rate]
+                axis.plot(*line, color=colour, alpha=0.3, lw=1)
+            face = colour if pair.architecture == "cnn" else "white"
+            size = 4 if pair.arm == "distance" else 6.5
+            style = {"color": colour, "mfc": face, "markersize": size, "alpha": 0.85, "ls": ""}
+            axis.plot(pair.r_squared, pair.rate, marker=marker, **style)
+        axis.set(title=f"{ATTACKS[attack]}, ε = {epsilon:.2f}", xlabel="R² of the features, held out")
+    ticks = (LOWEST, 0.5, 0.8, 0.9, 0.95, 0.98)
+    stretched = (lambda r2: -np.log(1 - np.minimum(r2, highest)), lambda stretch: 1 - np.exp(-stretch))
+    axes[0].set_xscale("function", functions=stretched)
+    right = 1 - 0.8 * (1 - max([p.r_squared for p in drawn], default=0.9))
+    axes[0].set(ylabel="transfer rate", ylim=(0, 1.02), xlim=(LOWEST - 0.15, right))
+    axes[0].set_xticks(ticks, [f"≤ −{-t:g}" if t == LOWEST else f"{t:g}" for t in ticks])
+    for arm, (label, colour, marker) in looks.items():
+        if any(pair.arm == arm for pair in drawn):
+            axes[0].plot([], [], marker, color=colour, label=label)
+    axes[0].plot([], [], "o", color="0.3", label="filled: CNN")
+    axes[0].plot([], [], "o", color="0.3", mfc="white", label="open: fully connected")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    corner = f"chapter 2: {distance.caption()}    chapter 4: {transfer.caption()}"
+    figure.supxlabel(corner, x=0.995, ha="right", fontsize=7, color="0.4")
+    return figure
+
+
 STARTS = {  # of Figure 4: the initial pair and how it goes on
     ("regular", "paper"): "regular,\nthen DVERGE",
     ("decorrelated", "paper"): "decorrelated,\nthen DVERGE",

@@ -63,6 +63,12 @@ def transfer_by_seed(record: Record, *, conditioned: bool = True, **where: Any) 
     return by_seed((row["seed"], rate(row, conditioned=conditioned)) for row in rows)
 
 
+def robust_by_seed(record: Record, **where: Any) -> BySeed:
+    """Share of images that the attacked model itself still reads rightly, each matching pair, both models."""
+    rows = _trials(record, where).rows("transfer", **where)
+    return by_seed((row["seed"], 1 - row["source_fooled"] / row["n"]) for row in rows)
+
+
 def by_seed(values: Iterable[tuple[int, float]]) -> BySeed:
     """The mean of each seed's values, from (seed, value) in any order."""
     found: dict[int, list[float]] = {}

@@ -19,7 +19,7 @@ CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.md"))
 NOTEBOOKS = [
     BOOK / "intro.md",
     *CHAPTERS,
-    *(BOOK / f"{name}.md" for name in ("scoreboard", "errata", "status", "costs")),
+    *(BOOK / f"{name}.md" for name in ("conclusion", "scoreboard", "errata", "status", "costs")),
 ]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 

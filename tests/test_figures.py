@@ -314,3 +314,101 @@ def test_a_start_whose_pairs_all_collapsed_is_not_drawn(dverge_record):
     assert (setting["arm"], setting["preset"]) not in figures.trade_offs(record, epsilon)
     text = figures.STARTS[setting["arm"], setting["preset"]].replace("\n", " ")
     assert text not in words(figures.trade_off(record, 1, epsilon))
+
+
+# --- The relation of features and transfer -------------------------------------------------------
+
+
+def relation_records(seeds=(0, 1)):
+    """Regular pairs at R² 0.8 and decorrelated ones at 0.4 (CNN) or far below zero, and one pushed apart."""
+    features, transfers, pushed = [], [], []
+    kinds = {
+        ("cnn", "regular"): ((0.9, 0.7), (8, 6)),
+        ("cnn", "decorrelated"): ((0.2, 0.6), (4, 2)),
+        ("fully_connected", "decorrelated"): ((-9.0, 0.6), (9, 7)),
+    }
+    for seed in seeds:
+        for (architecture, arm), (heldout, both) in kinds.items():
+            rows = [
+                {**counts(0.1, source, 0, 10, hits, 10), "attack": attack}
+                for attack in ("fgsm-linf", "pgd-linf")
+                for source, hits in zip((1, 2), both, strict=True)
+            ]
+            for trials in (features, transfers):
+                one = trial(seed, arm, [0.9, 0.9], rows)
+                one["setting"]["architecture"] = architecture
+                one["values"]["predictability"] = [
+                    {"source": source, "heldout": r2} for source, r2 in zip((1, 2), heldout, strict=True)
+                ]
+                trials.append(one)
+        one = trial(seed, "x", [0.9, 0.9], [counts(0.1, s, 0, 10, 5, 10) for s in (1, 2)])
+        one["setting"] = {"target_distance": 1000}
+        one["values"]["features"] = [
+            {"epsilon": e, "heldout_1_to_2": 0.9 - e, "heldout_2_to_1": 0.7 - e} for e in (0.0, 0.1)
+        ]
+        pushed.append(one)
+    names = ("feature_correlation", "transfer", "parameter_distance")
+    kept = zip(names, (features, transfers, pushed), strict=True)
+    return [Record(name, "smoke", {}, trials) for name, trials in kept]
+
+
+def spots(axis):
+    """The drawn pairs as (R², rate, marker, filled), without the lines that join them."""
+    return sorted(
+        (round(x, 6), round(y, 6), line.get_marker(), line.get_mfc() != "white")
+        for line in axis.lines
+        if line.get_linestyle() == "None"
+        for x, y in line.get_xydata().tolist()
+    )
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_every_pair_is_a_point_at_its_mean_r_squared_and_rate_and_clipped_far_below_zero(seeds):
+    left, right = figures.relation(*relation_records(seeds)).axes
+    trained = {(0.8, 0.7, "o", True), (0.4, 0.3, "s", True), (figures.LOWEST, 0.8, "s", False)}
+    assert spots(right) == sorted([*trained] * len(seeds))
+    assert spots(left) == sorted([*trained, (0.8, 0.5, "D", True)] * len(seeds))
+
+
+def test_a_line_joins_an_arm_to_the_regular_pair_of_its_seed_and_architecture():
+    _, right = figures.relation(*relation_records()).axes
+    joined = [line.get_xydata().round(6).tolist() for line in right.lines if line.get_linestyle() == "-"]
+    assert joined == [[[0.8, 0.7], [0.4, 0.3]]] * 2  # fully connected pairs have no regular one here
+
+
+def test_a_pair_that_collapsed_or_that_one_record_lacks_is_no_point():
+    features, transfers, pushed = relation_records((0,))
+    features.find({"architecture": "cnn", "arm": "decorrelated"}, 0)["values"]["accuracy"] = [0.9, 0.1]
+    pushed.trials[0]["values"]["accuracy"] = [0.1, 0.9]
+    transfers.trials = [t for t in transfers.trials if t["setting"]["architecture"] == "cnn"]
+    figure = figures.relation(features, transfers, pushed)
+    assert [spots(axis) for axis in figure.axes] == [[(0.8, 0.7, "o", True)]] * 2
+    assert "decorrelated" not in words(figure) and "pushed" not in words(figure)
+
+
+def test_a_pair_that_nothing_fools_has_no_rate_and_is_no_point():
+    features, transfers, pushed = relation_records((0,))
+    for row in transfers.find({"architecture": "cnn", "arm": "regular"}, 0)["values"]["transfer"]:
+        row["source_fooled_clean"] = row["both_fooled_clean"] = 0
+    found = figures.related(features, transfers, pushed, attack="pgd-linf", epsilon=0.1)
+    assert [(pair.architecture, pair.arm) for pair in found] == [
+        ("cnn", "decorrelated"), ("fully_connected", "decorrelated"), ("cnn", "distance"),
+    ]  # fmt: skip
+
+
+def test_equal_features_and_no_pair_at_all_can_be_drawn():
+    features, transfers, pushed = relation_records((0,))
+    for row in features.trials[0]["values"]["predictability"]:
+        row["heldout"] = 1.0
+    figures.relation(features, transfers, pushed).canvas.draw()
+    features.trials, pushed.trials[0]["values"]["accuracy"] = [], [0.1, 0.1]
+    figure = figures.relation(features, transfers, pushed)
+    figure.canvas.draw()
+    assert all(spots(axis) == [] for axis in figure.axes)
+
+
+def test_the_corner_of_the_relation_names_both_chapters_records():
+    features, transfers, pushed = relation_records()
+    pushed.trials[0]["provenance"]["date"] = "2027-05-06T00:00:00+00:00"
+    corner = figures.relation(features, transfers, pushed)._supxlabel.get_text()
+    assert pushed.caption() in corner and transfers.caption() in corner

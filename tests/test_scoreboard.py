@@ -437,14 +437,14 @@ def test_predictability_must_fall_both_ways(falls, expected):
     assert judged.verdict == expected and judged.n == 2
 
 
-def test_the_effect_must_be_smaller_at_the_largest_epsilon():
+@pytest.mark.parametrize(("id", "arm"), [("C7a", "decorrelated"), ("C7b", "decorrelated_late")])
+def test_the_effect_must_be_smaller_at_the_largest_epsilon(id, arm):
     def fall(small, large):
         by = {0.05: small, 0.10: 0, 0.15: large}
-        arms = [s for s in ARMS if s["arm"] != "decorrelated_late"]
         record = pairs(
-            "transfer", lambda s, r, seed: 60 - by[r["epsilon"]] * (s["arm"] == "decorrelated"), settings=arms
+            "transfer", lambda s, r, seed: 60 - by[r["epsilon"]] * (s["arm"] == arm), settings=ARMS
         )
-        return claim("C7").judge(record)
+        return claim(id).judge(record)
 
     assert fall(30, 10).verdict == REPRODUCED and fall(30, 10).ours.startswith(
         "20 ± 0 points less at ε = 0.15"
@@ -462,13 +462,45 @@ def test_accuracy_may_differ_by_two_points(lost, expected):
 
 
 @pytest.mark.parametrize(("fooled", "expected"), [(95, REPRODUCED), (85, NOT)])
-def test_decorrelated_pairs_are_not_robust_where_hardly_any_image_survives(fooled, expected):
+@pytest.mark.parametrize("arm", ["cnn decorrelated_late", "fully_connected decorrelated"])
+def test_decorrelated_pairs_are_not_robust_where_hardly_any_image_survives(arm, fooled, expected):
     record = pairs("transfer", lambda s, r, seed: 50, settings=ARMS)
     for trial in record.trials:
         for r in trial["values"]["transfer"]:
-            r["source_fooled"] = fooled if r["epsilon"] == 0.15 else 100 - fooled
+            judged = " ".join(trial["setting"].values()) == arm
+            r["source_fooled"] = 98 if not judged else fooled if r["epsilon"] == 0.15 else 100 - fooled
     judged = claim("C23").judge(record)
-    assert judged.verdict == expected and judged.ours.startswith(f"{100 - fooled} ± 0 % right")
+    assert judged.verdict == expected and judged.n == 2
+    assert f"{fooled} ± 0 %, {100 - fooled} ± 0 %" in judged.ours and "2 ± 0 %, 2 ± 0 %" in judged.ours
+
+
+@pytest.mark.parametrize("id", ["C6a", "C7a", "C9b"])
+def test_where_every_pair_collapses_the_count_is_all_there_is_to_say(id):
+    name = "dverge" if id == "C9b" else "transfer"
+    settings = [{"arm": s["arm"], "preset": "paper"} for s in ARMS[:2]] if id == "C9b" else ARMS
+    record = pairs(
+        name, lambda s, r, seed: 50, settings=settings, epochs=10,
+        accuracy=lambda s, seed: 0.1 if s["arm"] == "decorrelated" else 0.95,
+    )  # fmt: skip
+    assert claim(id).judge(record) == scoreboard.Judgement(
+        "no pair is left to compare: 2 of 2 collapse", 0, OPEN
+    )
+
+
+def test_a_collapsed_pair_tells_nothing_of_robustness():
+    record = pairs(
+        "transfer", lambda s, r, seed: 50, settings=ARMS,
+        accuracy=lambda s, seed: 0.1 if s["arm"] == "decorrelated_late" and seed else 0.95,
+    )  # fmt: skip
+    for trial in record.trials:
+        for r in trial["values"]["transfer"]:
+            r["source_fooled"] = 100 if min(trial["values"]["accuracy"]) > 0.5 else 0
+    judged = claim("C23").judge(record)
+    assert "CNN, late 0 %" in judged.ours and judged.n == 1
+    for trial in record.trials:
+        trial["values"]["accuracy"] = [0.1, 0.1]
+    judged = claim("C23").judge(record)
+    assert judged.n == 0 and judged.verdict == OPEN
 
 
 @pytest.mark.parametrize(("decorrelated", "expected"), [(20, REPRODUCED), (50, NOT)])
