@@ -293,17 +293,19 @@ def craft(
     y: Tensor,
     *,
     objective: Callable[[nn.Module, Tensor], PerSample] = untargeted,
-    chunk: int = 250,
+    chunk: int | None = None,
 ) -> Tensor:
     """Adversarial images for all of x (N, C, H, W), a chunk at a time.
 
     attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`.
     objective: makes the loss of a chunk from the model and the chunk's labels: `untargeted`, `paths`, ….
-    The chunk bounds the memory; on a processor, chunks that fit its cache are also faster than one large
-    batch. The attack sees one chunk at a time, so sizes of its own for each image, (N,), do not go with it.
+    The chunk bounds the memory. None: 250 on a processor, where chunks that fit its cache are also faster than
+    one large batch, and 2,000 elsewhere, so that a GPU has enough to do between two launches. The attack sees one chunk at a time, so sizes of its own for each image, (N,), do not go with it.
     Raises ValueError unless y is (N,) and the chunk at least 1.
     """
     check_labels(x, y)
+    if chunk is None:
+        chunk = 250 if x.device.type == "cpu" else 2000
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     parts = zip(x.split(chunk), y.split(chunk), strict=True)

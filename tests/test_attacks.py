@@ -1235,3 +1235,16 @@ def test_no_step_of_pgd_asks_the_device_for_a_number(ball, monkeypatch):
     for options in ({"restarts": 2}, {"momentum": 1.0}, {"box_first": True}):
         x_adv = attacks.pgd(attacks.untargeted(model, y), x, ball, steps=3, **options)
         assert x_adv.shape == x.shape and x_adv.device.type == "meta"
+
+
+@pytest.mark.parametrize(("device", "chunks"), [("cpu", [250, 250, 1]), ("meta", [501])])
+def test_a_processor_gets_small_chunks_and_other_devices_large_ones(device, chunks):
+    found = []
+
+    def attack(objective, x):
+        found.append(len(x))
+        return x
+
+    x, y = torch.empty(501, 1, 1, 1, device=device), torch.zeros(501, dtype=torch.long, device=device)
+    attacks.craft(attack, CNN(), x, y, objective=lambda model, y: None)
+    assert found == chunks
