@@ -299,8 +299,9 @@ def craft(
 
     attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`.
     objective: makes the loss of a chunk from the model and the chunk's labels: `untargeted`, `paths`, ….
-    The chunk bounds the memory. None: 250 on a processor, where chunks that fit its cache are also faster than
-    one large batch, and 2,000 elsewhere, so that a GPU has enough to do between two launches. The attack sees one chunk at a time, so sizes of its own for each image, (N,), do not go with it.
+    The chunk bounds the memory. None: 250 on a processor, where chunks that fit its cache are also faster
+    than one large batch, and 2,000 elsewhere, so that a GPU has enough to do between two launches. The attack
+    sees one chunk at a time, so sizes of its own for each image, (N,), do not go with it.
     Raises ValueError unless y is (N,) and the chunk at least 1.
     """
     check_labels(x, y)
