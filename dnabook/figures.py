@@ -143,7 +143,7 @@ def predictability(record: Record) -> Figure:
 def transfer(record: Record, *, conditioned: bool = True) -> Figure:
     """Figure 3: transfer rate against ε for every architecture, attack and arm, mean and interval over pairs.
 
-    conditioned: only images that both models classify rightly before the attack; False: as printed.
+    conditioned: only images that both models classify correctly before the attack; False: as printed.
     Intervals are shown from three pairs on.
     """
     names = [a for a in ATTACKS if a in record.config["attacks"]]
@@ -277,8 +277,8 @@ STARTS = {  # of Figure 4: the initial pair and how it goes on
 def dverge(record: Record, *, conditioned: bool = False) -> Figure:
     """Figure 4: PGD-ℓ∞ transfer (above) and natural accuracy (below) after every epoch, for every start.
 
-    conditioned: only images that both models classify rightly before the attack; False: as printed, which is
-    what the paper plots. Mean and interval over pairs that had not collapsed before DVERGE.
+    conditioned: only images that both models classify correctly before the attack; False: as printed, which
+    is what the paper plots. Mean and interval over pairs that had not collapsed before DVERGE.
     """
     kept = summaries.healthy(record)
     starts = [start for start in STARTS if list(start) in [list(arm) for arm in record.config["arms"]]]
@@ -330,7 +330,7 @@ FIGURE_6 = (
 
 
 def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure:
-    """Figures 6, 8 and 10: share of images read rightly against ε, one panel an attack, clean at ε = 0.
+    """Figures 6, 8 and 10: share of images read correctly against ε, one panel an attack, clean at ε = 0.
 
     Mean over seeds and, from three on, its interval. An arm looks the same in every figure (`AUTOENCODERS`);
     its further curves, by another rule or under another objective, take looks that are still free.
@@ -355,7 +355,7 @@ def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure
             axis.errorbar(x, heights, errors, color=colour, marker=marker, capsize=3, lw=1.3, label=name)
         axis.set(title=attack.upper(), xticks=[0, *steps], ylim=(0, 1.02))
         axis.set(xlabel="ε, in 255ths" if photographs else "ε")
-    axes[0].set(ylabel="images read rightly")
+    axes[0].set(ylabel="images read correctly")
     figure.legend(loc="outside upper center", ncols=2 if len(curves) > 3 else 3, frameon=False)
     return _signed(figure, record)
 

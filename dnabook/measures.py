@@ -294,7 +294,7 @@ def transfer_rate(
     """Share of the samples fooling `source` that fool `target` too: P(F_j(x') ≠ y | F_i(x') ≠ y).
 
     x_adv: (N, C, H, W), crafted on `source`;  y: (N,) class indices.
-    x: the clean images. When given, only images that both models classify rightly before the attack count;
+    x: the clean images. When given, only images that both models classify correctly before the attack count;
     the printed definition, without x, also counts what either model gets wrong by itself.
     Returns a float in [0, 1], or nan when nothing fools `source`.
     Raises ValueError unless there is one label for each image of x_adv and of x.

@@ -108,7 +108,7 @@ def _first_misread(shares: Tensor, label: int, epsilons: Sequence[float]) -> str
 class Outcome(NamedTuple):
     """What an attack through model 1 did to N images: what both models answer and what they got right before.
 
-    x_adv: (N, 1, 28, 28);  answers: (2, N);  before: (2, N), whether the clean image was read rightly.
+    x_adv: (N, 1, 28, 28);  answers: (2, N);  before: (2, N), whether the clean image was read correctly.
     """
 
     x_adv: Tensor
@@ -125,7 +125,7 @@ class Outcome(NamedTuple):
         return fate.get((int(wrong[0]), int(wrong[1])), "fools both")
 
     def counts(self) -> tuple[int, int, int]:
-        """Images that fool both, that fool model 1, and all; of those that both read rightly before."""
+        """Images that fool both, that fool model 1, and all; of those that both read correctly before."""
         before = self.before.all(0)
         first, second = (self.answers != self.y) & before
         return int((first & second).sum()), int(first.sum()), int(before.sum())
@@ -147,7 +147,7 @@ def pair_explorer(
     """Which attacked digits fool model 1, and which of those model 2, for named pairs and all four attacks.
 
     images: attacked through model 1 and counted; the first `shown` are drawn, each with its label and both
-    models' answers. The rate counts only images that both models read rightly before the attack.
+    models' answers. The rate counts only images that both models read correctly before the attack.
     """
 
     @functools.lru_cache
@@ -167,7 +167,7 @@ def pair_explorer(
         rate = f", a transfer rate of {summaries.percent(found.rate())}" if source else ""
         sentence = (
             f"{figures.ATTACKS[name]} on model 1 of the {pair} pair at ε = {epsilon:.2f}: of {n} "
-            f"digits that both models read rightly before, {source} fool model 1, and {both} of these fool "
+            f"digits that both models read correctly before, {source} fool model 1, and {both} of these fool "
             f"model 2 too{rate}."
         )
         return Frame(figures.fooled(found.x_adv[:shown], titles, [found.fate(i) for i in few]), sentence)
@@ -215,7 +215,7 @@ def correlation_dial(record: Record) -> Any:
             f"λ = {weight:g}, pair {seed + 1}: R² of the first components {first}, of all features, held "
             f"out, {_number(forth)} from model 1 to 2 and {_number(back)} back. PGD-ℓ∞ at "
             f"ε = {record.config['epsilon']:.2f} transfers in {_share(rate)}. The models read {accuracy[0]} "
-            f"and {accuracy[1]} of the test digits rightly.{note}"
+            f"and {accuracy[1]} of the test digits correctly.{note}"
         )
         return Frame(figures.components(record, weight, seed), sentence)
 
@@ -314,8 +314,8 @@ def reconstructions(
         text = next(text for text, value in variants.items() if value == variant)
         first, second, either = (summaries.percent(shares[rule]) for rule in ("first", "second", "either"))
         sentence = (
-            f"PGD-ℓ∞, {text}, at ε = {epsilon:.2f}: of {len(images)} digits path 1 reads {first} rightly, "
-            f"path 2 {second}, and {either} are read rightly by one path or the other."
+            f"PGD-ℓ∞, {text}, at ε = {epsilon:.2f}: of {len(images)} digits path 1 reads {first} correctly, "
+            f"path 2 {second}, and {either} are read correctly by one path or the other."
         )
         return Frame(figures.images(rows(variant, epsilon), titles, cell=0.72), sentence)
 
@@ -332,7 +332,7 @@ def reconstructions(
             for text, variant in variants.items()
         }
         at = ", ".join(f"{epsilon:.2f}" for epsilon in few)
-        sentence = f"Digits that either path reads rightly at ε = {at}. PGD-ℓ∞ " + "; ".join(
+        sentence = f"Digits that either path reads correctly at ε = {at}. PGD-ℓ∞ " + "; ".join(
             f"{text}: {', '.join(values)}" for text, values in either.items()
         )
         titles = [str(label) for label in y[:shown].tolist()]

@@ -22,7 +22,7 @@ from dnabook.summaries import BySeed, difference, percent, plain
 
 REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
 OPEN, UNTESTABLE = "open", "not testable as printed"
-FLOOR = 0.01  # where both arms read less than this share of images rightly, neither can be said to be ahead
+FLOOR = 0.01  # where both arms read less than this share of images correctly, neither can be said to be ahead
 WIDER_OR_DEEPER = ("code_128", "deeper_1", "deeper_2")  # necks than the paper's
 CHAPTERS = {
     2: "02_parametric_distance.md", 3: "03_feature_correlation.md", 4: "04_decorrelation.md",
@@ -386,7 +386,7 @@ def _not_robust(record: Record) -> Judgement:
             texts.append(f"{label} {', '.join(map(percent, left))}")
             last.append(left[-1])
     results = [REPRODUCED if value.mean + value.half_width < 0.1 else NOT for value in last]
-    text = f"read rightly under PGD-ℓ∞ at rising ε: {'; '.join(texts)}"
+    text = f"read correctly under PGD-ℓ∞ at rising ε: {'; '.join(texts)}"
     return Judgement(text, min((value.n for value in last), default=0), worst(results))
 
 
@@ -441,7 +441,7 @@ def _gain(record: Record, attack: str, epsilon: float | None, **options: str) ->
 
 def _two(record: Record, attack: str, epsilon: float | None, *, over: str = "autoencoder", arm: str = "dna",
          rule: str = "either", objective: str = "printed") -> tuple[BySeed, BySeed]:  # fmt: skip
-    """Shares read rightly, by seed: of the arm, and of the one over which it may have a lead."""
+    """Shares read correctly, by seed: of the arm, and of the one over which it may have a lead."""
     where = {"attack": attack if epsilon else None, "epsilon": epsilon or 0.0, "objective": objective}
     other_rule = "either" if over == "autoencoder" else rule
     return (

@@ -51,7 +51,7 @@ def accuracy_by_seed(record: Record, **where: Any) -> BySeed:
 def transfer(record: Record, *, conditioned: bool = True, **where: Any) -> MeanInterval:
     """Transfer rate over the pairs that match, for instance attack="pgd-linf", epsilon=0.1, arm="regular".
 
-    conditioned: count only images that both models classify rightly before the attack; False: the printed
+    conditioned: count only images that both models classify correctly before the attack; False: the printed
     definition. Both directions are averaged unless `source` is given.
     """
     return over(transfer_by_seed(record, conditioned=conditioned, **where))
@@ -64,7 +64,7 @@ def transfer_by_seed(record: Record, *, conditioned: bool = True, **where: Any) 
 
 
 def robust_by_seed(record: Record, **where: Any) -> BySeed:
-    """Share of images that the attacked model itself still reads rightly, each matching pair, both models."""
+    """Share of images that an attacked model itself still reads correctly: of each pair, over both models."""
     rows = _trials(record, where).rows("transfer", **where)
     return by_seed((row["seed"], 1 - row["source_fooled"] / row["n"]) for row in rows)
 
@@ -114,7 +114,7 @@ def _reading_by_seed(record: Record, reading: str, where: dict[str, Any]) -> ByS
 
 
 def reconstruction(record: Record, **where: Any) -> MeanInterval:
-    """Share of images that an autoencoder's rule reads rightly, over seeds; see `reconstruction_by_seed`."""
+    """Share of images that an autoencoder's rule reads correctly, over seeds: `reconstruction_by_seed`."""
     return over(reconstruction_by_seed(record, **where))
 
 
@@ -122,7 +122,7 @@ def reconstruction_by_seed(
     record: Record, *, arm: str, rule: str = "either", attack: str | None = None, epsilon: float = 0.0,
     objective: str = "printed", table: str = "attacked",
 ) -> BySeed:  # fmt: skip
-    """Share of images read rightly for each seed: clean without an attack, else under "fgsm" or "pgd" at ε.
+    """Share of images read correctly for each seed: clean without an attack, else under "fgsm" or "pgd" at ε.
 
     rule: "first", "second", "mean_path" (their mean), "either", "both", "mean_probability",
     "higher_confidence" or "exactly_one".  objective: of Eq. 10, or "strongest", the worst of all.
@@ -164,7 +164,7 @@ def order(effect: MeanInterval, below: str = "below", level: str = "level with",
 
 
 def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:
-    """Where arm a's share of images read rightly lies against arm b's, which the text calls `name`.
+    """Where arm a's share of images read correctly lies against arm b's, which the text calls `name`.
 
     "**above** the autoencoder (12 ± 9 points)"; where: of `reconstruction_by_seed`, the same for both arms.
     """

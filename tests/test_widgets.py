@@ -506,7 +506,7 @@ def test_the_explorer_counts_what_transfer_rows_count(static, pair, mnist_test):
             start = f"{figures.ATTACKS[row['attack']]} on model 1 of the {name} pair at ε = 0.15: of "
             fooled = row["source_fooled_clean"], row["both_fooled_clean"]
             counted = (
-                f"{row['n_clean']} digits that both models read rightly before, {fooled[0]} fool model 1, "
+                f"{row['n_clean']} digits that both models read correctly before, {fooled[0]} fool model 1, "
                 f"and {fooled[1]} of these fool model 2 too"
             )
             assert sum(start + counted in picture.sentence for picture in piece.pictures) == 1
@@ -555,7 +555,7 @@ def test_dverge_s_sentences_hold_the_means_of_every_start_and_epoch(static):
 
 @pytest.fixture(scope="module")
 def reconstructor(mnist_train):
-    """A DNA and its classifier, trained for a moment: the paths are read rightly at different rates."""
+    """A DNA and its classifier, trained for a moment: the paths are read correctly at different rates."""
     torch.manual_seed(0)
     dna, classifier = autoencoders.mnist_autoencoder(), autoencoders.mnist_classifier()
     batches = data.Batches(mnist_train, 100)
@@ -580,8 +580,8 @@ def test_reconstructions_are_counted_over_all_images_under_both_objectives(stati
             f"{100 * share.double().mean():.0f} %" for share in (right[:, 0], right[:, 1], right.any(1))
         )
         sentence = (
-            f"PGD-ℓ∞, {text}, at ε = {epsilon:.2f}: of 40 digits path 1 reads {first} rightly, "
-            f"path 2 {second}, and {either} are read rightly by one path or the other."
+            f"PGD-ℓ∞, {text}, at ε = {epsilon:.2f}: of 40 digits path 1 reads {first} correctly, "
+            f"path 2 {second}, and {either} are read correctly by one path or the other."
         )
         assert sentence in [picture.sentence for picture in piece.pictures]
         assert first != second or epsilon

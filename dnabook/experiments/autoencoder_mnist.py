@@ -1,4 +1,4 @@
-"""Figures 6 and 7: are attacked digits reconstructed rightly more often by a DNA? (chapter 6)
+"""Figures 6 and 7: are attacked digits reconstructed correctly more often by a DNA? (chapter 6)
 
 The paper's DNA and plain autoencoder, and the controls that it lacks: a DNA without correlation loss, two
 whole autoencoders, and the printed and the corrected reading of Eq. 4. Every objective of Eq. 10 attacks.

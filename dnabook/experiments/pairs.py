@@ -120,7 +120,7 @@ def transfer_rows(
     """One row for each attack, ε and direction, with the counts behind every transfer rate.
 
     both_fooled / source_fooled is the printed rate; the `_clean` counts take only images that both models
-    classify rightly before the attack; target_wrong / n is the rate that does not ask for the source.
+    classify correctly before the attack; target_wrong / n is the rate that does not ask for the source.
     """
     x, y = images.x, images.y
     right = [measures.predictions(model, x) == y for model in pair]
@@ -142,7 +142,7 @@ def transfer_rows(
 
 
 def accuracies(pair: Pair, images: Images) -> list[float]:
-    """Share of the images that each model classifies rightly."""
+    """Share of the images that each model classifies correctly."""
     return [measures.accuracy(model, images.x, images.y) for model in pair]
 
 

@@ -157,7 +157,7 @@ RULES = ("first", "second", "either", "both", "mean_probability", "higher_confid
 
 
 def right(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Which images each rule reads rightly, from the logits of both paths (N, P, 10): (N,) bool each.
+    """Which images each rule reads correctly, from the logits of both paths (N, P, 10): (N,) bool each.
 
     "either" and "both" compare each path with the label: nobody can use "either" as a classifier.
     "mean_probability" and "higher_confidence" need no label. With one path all rules agree.
@@ -196,7 +196,7 @@ def examine(
 
 
 def clean_row(model: Reconstructor, images: Images) -> dict[str, Any]:
-    """Counts of images that each rule reads rightly before any attack, on all of them."""
+    """Counts of images that each rule reads correctly before any attack, on all of them."""
     logits = measures.in_batches(model, images.x)
     return {"attack": "none", "epsilon": 0.0, **_counts(right(logits, images.y))}
 
@@ -207,7 +207,7 @@ def attack_rows(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row for each attack ("fgsm", "pgd"), ε and objective, with counts for every rule.
 
-    Rows with objective "strongest" count an image as read rightly only where a rule survives every
+    Rows with objective "strongest" count an image as read correctly only where a rule survives every
     objective. With one path all objectives attack alike, so only the first is run.
     """
     if model.autoencoder.necks == 1:
