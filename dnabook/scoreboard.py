@@ -154,8 +154,8 @@ def _breaking(record: Record) -> str:
         )
     ahead, back = _falls_of_r2(kept, "decorrelated_late")
     return (
-        f"{text}. Switched on late, the loss lowers R² by {plain(ahead)} and {plain(back)} "
-        f"({_count(ahead.n, 'pair')})"
+        f"{text}. Switched on late, in {_count(ahead.n, 'pair')}, the loss lowers R² by {plain(ahead)} in "
+        f"its direction and by {plain(back)} in the other"
     )
 
 
