@@ -19,7 +19,23 @@ from torch import Tensor, nn
 from dnabook.products import Linear
 
 
-class CNN(nn.Module):
+class Classifier(nn.Module):
+    """What both have in common: `body` gives the features z, `tail` the logits of z."""
+
+    body: nn.Module
+    tail: nn.Module
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def head(self, z: Tensor) -> Tensor:
+        return self.tail(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class CNN(Classifier):
     """Figure 11a: three 3×3 convolutions for MNIST, no batch normalisation; 6,218 parameters.
 
     features: (N, 1, 28, 28) -> (N, 16, 7, 7), after the second pooling: M = 784 when flattened.
@@ -36,17 +52,8 @@ class CNN(nn.Module):
             nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(), Linear(32, 10)
         )
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x)
 
-    def head(self, z: Tensor) -> Tensor:
-        return self.tail(z)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-
-class FullyConnected(nn.Module):
+class FullyConnected(Classifier):
     """Figure 11b: 784-500-500-200-200-100-10, each hidden layer Linear, ReLU, BatchNorm; 807,510 parameters.
 
     features: (N, 1, 28, 28) -> (N, 200), the output of the fourth block after its normalisation.
@@ -59,15 +66,6 @@ class FullyConnected(nn.Module):
             nn.Flatten(), *_block(784, 500), *_block(500, 500), *_block(500, 200), *_block(200, 200)
         )
         self.tail = nn.Sequential(*_block(200, 100), Linear(100, 10))
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x)
-
-    def head(self, z: Tensor) -> Tensor:
-        return self.tail(z)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
