@@ -78,7 +78,7 @@ def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("lap
     return summaries.table(header, rows, left=len(header))
 
 
-HEAD = ("C1", "C3", "C5", "C6a", "C6c", "C6b", "C9b", "C10a", "C10b", "C10c", "C10d", "C14a")
+HEAD = ("C1", "C3", "C5", "C6a", "C6c", "C6d", "C6b", "C9b", "C10a", "C10b", "C10c", "C10d", "C14a")
 
 
 def brief(ids: tuple[str, ...] = HEAD) -> str:
@@ -116,14 +116,19 @@ def _differing(claim: Claim, shown: Judgement | None) -> Iterator[str]:
 
 
 def finding() -> str:
-    """What the book finds, as Markdown: four lines of numbers, each at the scale of `records.evidence`."""
+    """What the book finds, as Markdown: five lines of numbers, each at the scale of `records.evidence`."""
     distance, features, transfer, mnist = map(
         records.best, ("parameter_distance", "feature_correlation", "transfer", "autoencoder_mnist")
+    )
+    scale = records.evidence("variants", "transfer")
+    variants, pairs = (
+        records.current(name, scale) if scale else records.get(name) for name in ("variants", "transfer")
     )
     lines = (
         ("The relation", _relation(distance), distance),
         ("Breaking it", _breaking(features), features),
         ("Transfer", _transfer(transfer), transfer),
+        ("The loss corrected", _corrected(variants, pairs), variants),
         ("Two necks", _two_necks(mnist), mnist),
     )
     return "\n".join(
@@ -176,6 +181,19 @@ def _transfer(record: Record) -> str:
         f"switched on only when both have begun to learn, {lost} of {of} pairs lose a model and the rate "
         f"falls by {_points(late)}. It is {others} fully connected networks"
     )
+
+
+def _corrected(variants: Record, pairs: Record) -> str:
+    where = {"architecture": "cnn", "variant": "corrected"}
+    lost, of = summaries.collapsed(variants, **where)
+    names = {"cnn": "CNNs", "fully_connected": "fully connected networks"}
+    falls = {name: _corrected_falls(variants, pairs, name).get(0.10) for name in names}
+    text = (
+        "With a loss that looks both ways and weighs units alike, on from the first step, "
+        f"{lost} of {of} CNN pairs lose a model"
+    )
+    told = [f"between {names[name]} by {_points(fall)}" for name, fall in falls.items() if fall and fall.n]
+    return f"{text}. The rate falls {' and '.join(told)}" if told else text
 
 
 def _two_necks(record: Record) -> str:
@@ -323,6 +341,38 @@ def _cut(architecture: str, arm: str = "decorrelated") -> Callable[[Record], Jud
                          worst(map(verdict, falls)))  # fmt: skip
 
     return rule
+
+
+def _cut_corrected(architecture: str) -> Callable[[Record, Record], Judgement]:
+    """Do pairs trained with the corrected loss from the first step on transfer less than regular ones?"""
+
+    def rule(variants: Record, pairs: Record) -> Judgement:
+        where = {"architecture": architecture, "variant": "corrected"}
+        lost, of = summaries.collapsed(variants, **where)
+        falls = _corrected_falls(variants, pairs, architecture)
+        if min((fall.n for fall in falls.values()), default=0) == 0:
+            return _no_pair_left(lost, of)
+        text = ", ".join(f"{_points(fall)} at {epsilon:.2f}" for epsilon, fall in falls.items())
+        cost = difference(
+            summaries.accuracy_by_seed(summaries.healthy(pairs), architecture=architecture, arm="regular"),
+            summaries.accuracy_by_seed(summaries.healthy(variants), **where),
+        )
+        text = f"falls by {text}, accuracy by {_points(cost)}; {lost} of {of} pairs collapse"
+        return Judgement(text, min(fall.n for fall in falls.values()), worst(map(verdict, falls.values())))
+
+    return rule
+
+
+def _corrected_falls(variants: Record, pairs: Record, architecture: str) -> dict[float, MeanInterval]:
+    """By how much the corrected loss lowers transfer, pair by pair, at each ε that both records have."""
+    falls = {}
+    for epsilon in variants.config["epsilons"]:
+        if epsilon in pairs.config["epsilons"]:
+            where = {"architecture": architecture, "attack": "pgd-linf", "epsilon": epsilon}
+            regular = summaries.transfer_by_seed(summaries.healthy(pairs), arm="regular", **where)
+            corrected = summaries.transfer_by_seed(summaries.healthy(variants), variant="corrected", **where)
+            falls[epsilon] = difference(regular, corrected)
+    return falls
 
 
 def _fall(record: Record, architecture: str, epsilon: float, arm: str = "decorrelated") -> BySeed:
@@ -594,6 +644,10 @@ CLAIMS = (
           ("transfer",), _cut("cnn")),
     Claim("C6c", "… where it is switched on only when both CNNs have begun to learn", "not tested", 4,
           ("transfer",), _cut("cnn", "decorrelated_late")),
+    Claim("C6d", "… across CNNs trained with the corrected loss, from the first step on", "not tested", 4,
+          ("variants", "transfer"), _cut_corrected("cnn")),
+    Claim("C6e", "… across fully connected networks trained with it", "not tested", 4,
+          ("variants", "transfer"), _cut_corrected("fully_connected")),
     Claim("C6b", "It cuts transfer across fully connected networks (Fig. 3, PGD-ℓ∞)",
           "“considerable reduction”", 4, ("transfer",), _cut("fully_connected")),
     Claim("C7a", "The effect shrinks at large ε (Fig. 3)", "“diminished”", 4, ("transfer",),

@@ -196,6 +196,7 @@ def pairs(name, transfer, accuracy=0.95, **config):
     return Record(name, "laptop", {"epsilons": EPSILONS, **config}, trials)
 
 
+VARIANTS = ("released", "corrected")
 ARMS = [
     {"architecture": a, "arm": arm}
     for a in ("cnn", "fully_connected") for arm in ("regular", "decorrelated", "decorrelated_late")
@@ -472,6 +473,24 @@ def test_decorrelated_pairs_are_not_robust_where_hardly_any_image_survives(arm, 
     judged = claim("C23").judge(record)
     assert judged.verdict == expected and judged.n == 2
     assert f"{fooled} ± 0 %, {100 - fooled} ± 0 %" in judged.ours and "2 ± 0 %, 2 ± 0 %" in judged.ours
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected", "fall"), [(30, REPRODUCED, "40 ± 0"), (70, NOT, "0 ± 0"), (80, NOT, "-10 ± 0")]
+)
+@pytest.mark.parametrize(("id", "name"), [("C6d", "cnn"), ("C6e", "fully_connected")])
+def test_the_corrected_loss_is_judged_against_the_regular_pairs_of_its_seeds(id, name, rate, expected, fall):
+    settings = [{"architecture": a, "variant": v} for a in ("cnn", "fully_connected") for v in VARIANTS]
+    variants = pairs(
+        "variants",
+        lambda s, r, seed: rate if (s["architecture"], s["variant"]) == (name, "corrected") else 5,
+        settings=settings, accuracy=0.93,
+    )  # fmt: skip
+    regular = pairs("transfer", lambda s, r, seed: 70 if s["arm"] == "regular" else 5, settings=ARMS)
+    judged = claim(id).judge(variants, regular)
+    assert judged.verdict == expected and judged.n == 2
+    assert judged.ours.startswith(f"falls by {fall} points at 0.05, ")
+    assert judged.ours.endswith("accuracy by 2 ± 0 points; 0 of 2 pairs collapse")
 
 
 @pytest.mark.parametrize("id", ["C6a", "C7a", "C9b"])

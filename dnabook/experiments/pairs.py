@@ -165,10 +165,10 @@ def feature_row(pair: Pair, images: Images, epsilon: float, seed: int) -> dict[s
 
 
 def predictability_rows(z: tuple[Tensor, Tensor]) -> list[dict[str, Any]]:
-    """For each direction held-out R² from the source's features, and how many of those are alive."""
+    """For each direction held-out R² from the source's features, how many live, and their effective rank."""
     return [
         {"source": s, "target": t, "heldout": measures.r_squared(z[s - 1], z[t - 1], heldout=True),
-         "live_units": measures.live_units(z[s - 1])}
+         "live_units": measures.live_units(z[s - 1]), "effective_rank": measures.effective_rank(z[s - 1])}
         for s, t in DIRECTIONS
     ]  # fmt: skip
 

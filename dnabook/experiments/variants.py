@@ -61,9 +61,10 @@ def settings(config: Config) -> list[dict[str, Any]]:
 def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
     """Train a pair with one variant of the loss, measure its features and attack it.
 
-    Values: "accuracy" of both models on all test images; "predictability", for each direction held-out R² and
-    live units; "transfer", PGD-ℓ∞ rows of `pairs.transfer_rows`; "l2", for FGSM and PGD in ℓ2, released and
-    corrected, how many of `n` images are read wrongly by model 1 and the mean length of the change.
+    Values: "accuracy" of both models on all test images; "predictability", for each direction held-out R²,
+    live units and effective rank of the source; "transfer", PGD-ℓ∞ rows of `pairs.transfer_rows`; "l2", for
+    FGSM and PGD in ℓ2, released and corrected, how many of `n` images are read wrongly by model 1 and the
+    mean length of the change.
     """
     variant = setting["variant"]
     arm = "regular" if variant == "none" else "decorrelated"
