@@ -135,7 +135,7 @@ def _device_faults(device: torch.device) -> int:
         slope = pair[1].tail[-1].weight.grad.norm()
         x_adv = pgd(untargeted(pair[0], y), x, Linf(0.1), steps=2, random_start=False)
         found.append([value.item() for value in (loss, slope, (x_adv - x).abs().mean())])
-    apart = max(abs(a - b) / max(1, abs(a)) for a, b in zip(*found, strict=True))
+    apart = max(abs(a - b) / abs(a) for a, b in zip(*found, strict=True))
     if apart < 1e-2:
         return 0
     print(f"{device}: a loss, its gradient or an attack differs from the CPU's by {apart:.1%}")

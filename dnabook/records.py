@@ -210,8 +210,14 @@ def evidence(*names: str, scales: Sequence[str] = SCALES) -> str | None:
 
 def best(name: str) -> Record:
     """The record of the scale that `evidence` names; where there is none, this build's, computed."""
-    scale = evidence(name)
-    return current(name, scale) if scale else get(name)
+    (record,) = together(name)
+    return record
+
+
+def together(*names: str) -> list[Record]:
+    """The records of several experiments, all of the one scale that `evidence` names for them; see `best`."""
+    scale = evidence(*names)
+    return [current(name, scale) if scale else get(name) for name in names]
 
 
 def _settings(name: str, scale: str) -> list[dict[str, Any]]:

@@ -120,10 +120,7 @@ def finding() -> str:
     distance, features, transfer, mnist = map(
         records.best, ("parameter_distance", "feature_correlation", "transfer", "autoencoder_mnist")
     )
-    scale = records.evidence("variants", "transfer")
-    variants, pairs = (
-        records.current(name, scale) if scale else records.get(name) for name in ("variants", "transfer")
-    )
+    variants, pairs = records.together("variants", "transfer")
     lines = (
         ("The relation", _relation(distance), distance),
         ("Breaking it", _breaking(features), features),
@@ -192,7 +189,11 @@ def _corrected(variants: Record, pairs: Record) -> str:
         "With a loss that looks both ways and weighs units alike, on from the first step, "
         f"{lost} of {of} CNN pairs lose a model"
     )
-    told = [f"between {names[name]} by {_points(fall)}" for name, fall in falls.items() if fall and fall.n]
+    told = [
+        f"between {names[name]} by {_points(fall)} ({_count(fall.n, 'pair')})"
+        for name, fall in falls.items()
+        if fall and fall.n
+    ]
     return f"{text}. The rate falls {' and '.join(told)}" if told else text
 
 
@@ -329,16 +330,8 @@ def _cut(architecture: str, arm: str = "decorrelated") -> Callable[[Record], Jud
 
     def rule(record: Record) -> Judgement:
         kept = summaries.healthy(record)
-        falls = [summaries.over(_fall(kept, architecture, e, arm)) for e in record.config["epsilons"]]
-        text = ", ".join(
-            f"{_points(fall)} at {epsilon:.2f}"
-            for fall, epsilon in zip(falls, record.config["epsilons"], strict=True)
-        )
-        lost, of = summaries.collapsed(record, architecture=architecture, arm=arm)
-        if falls[0].n == 0:
-            return _no_pair_left(lost, of)
-        return Judgement(f"falls by {text}; {lost} of {of} pairs collapse", falls[0].n,
-                         worst(map(verdict, falls)))  # fmt: skip
+        falls = {e: summaries.over(_fall(kept, architecture, e, arm)) for e in record.config["epsilons"]}
+        return _falls(falls, summaries.collapsed(record, architecture=architecture, arm=arm))
 
     return rule
 
@@ -348,19 +341,24 @@ def _cut_corrected(architecture: str) -> Callable[[Record, Record], Judgement]:
 
     def rule(variants: Record, pairs: Record) -> Judgement:
         where = {"architecture": architecture, "variant": "corrected"}
-        lost, of = summaries.collapsed(variants, **where)
-        falls = _corrected_falls(variants, pairs, architecture)
-        if min((fall.n for fall in falls.values()), default=0) == 0:
-            return _no_pair_left(lost, of)
-        text = ", ".join(f"{_points(fall)} at {epsilon:.2f}" for epsilon, fall in falls.items())
         cost = difference(
             summaries.accuracy_by_seed(summaries.healthy(pairs), architecture=architecture, arm="regular"),
             summaries.accuracy_by_seed(summaries.healthy(variants), **where),
         )
-        text = f"falls by {text}, accuracy by {_points(cost)}; {lost} of {of} pairs collapse"
-        return Judgement(text, min(fall.n for fall in falls.values()), worst(map(verdict, falls.values())))
+        falls = _corrected_falls(variants, pairs, architecture)
+        return _falls(falls, summaries.collapsed(variants, **where), f", accuracy by {_points(cost)}")
 
     return rule
+
+
+def _falls(falls: dict[float, MeanInterval], collapsed: tuple[int, int], more: str = "") -> Judgement:
+    """The judgement of falls of transfer, one for each ε, and how many of how many pairs collapsed."""
+    n = min((fall.n for fall in falls.values()), default=0)
+    if n == 0:
+        return _no_pair_left(*collapsed)
+    text = ", ".join(f"{_points(fall)} at {epsilon:.2f}" for epsilon, fall in falls.items())
+    text = f"falls by {text}{more}; {collapsed[0]} of {collapsed[1]} pairs collapse"
+    return Judgement(text, n, worst(map(verdict, falls.values())))
 
 
 def _corrected_falls(variants: Record, pairs: Record, architecture: str) -> dict[float, MeanInterval]:

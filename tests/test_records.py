@@ -660,6 +660,16 @@ def test_fewer_than_three_seeds_give_way_to_more_at_a_smaller_scale(fake):
     assert records.best("made_up").scale == "paper"
 
 
+def test_records_that_are_shown_together_are_of_one_scale(fake, monkeypatch):
+    for scale in ("laptop", "paper"):
+        make(scale, seeds=[0, 1, 2])
+    found = {scale: records.load("made_up", scale) for scale in ("laptop", "paper")}
+    fewer = {"laptop": found["laptop"]}  # another experiment, which has no paper scale
+    monkeypatch.setattr(records, "current", lambda n, s: (fewer if n == "other" else found).get(s))
+    assert records.together("made_up") == [found["paper"]]
+    assert records.together("made_up", "other") == [found["laptop"], fewer["laptop"]]
+
+
 def test_best_is_the_largest_scale_with_a_whole_seed(fake):
     make("smoke")
     make("laptop", seeds=[1])
