@@ -614,3 +614,13 @@ def test_accuracies_are_those_of_each_model(small_pair, mnist_test):
 def test_an_unknown_attack_is_refused_by_name(name, mnist_test):
     with pytest.raises(ValueError, match=f"unknown attack '{name}'; known: fgsm-linf"):
         pairs.attack(name, 0.1, mnist_test, steps=1, seed=0)
+
+
+def test_a_row_of_predictability_describes_the_features_that_predict():
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(400, 1, generator=generator) @ torch.randn(1, 6, generator=generator)
+    many = torch.randn(400, 9, generator=generator)
+    many[:, 0] = 0  # a dead unit
+    first, second = pairs.predictability_rows((one, many))
+    assert (first["source"], first["live_units"]) == (1, 6) and first["effective_rank"] == pytest.approx(1)
+    assert (second["source"], second["live_units"]) == (2, 8) and 7 < second["effective_rank"] <= 8
