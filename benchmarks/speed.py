@@ -1,7 +1,7 @@
 """How long everything takes, beside what others would take; run it on an idle machine.
 
     make bench                                   all of it, about twenty minutes on two cores
-    .venv/bin/python benchmarks/speed.py loss    one group: loss, step, attack or growth
+    .venv/bin/python benchmarks/speed.py loss    one group: loss, step, ways, attack or growth
 
 Every measurement has three processes of its own, so that neither warm memory nor another library's settings
 favour the later one. Times are medians of their medians over calls after a first one; memory is the growth of
@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -194,6 +195,90 @@ def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) ->
     return measure(lambda: [torch.autograd.grad(layer(z), w, g) for layer, z, w, g in prepared])
 
 
+# --- Ways ----------------------------------------------------------------------------------------
+
+
+def way(how: str) -> dict[str, Any]:
+    """A step of "ours" for a CNN pair with one thing changed, which `WAYS` or `EXTRA_WAYS` names.
+
+    Changes of other modules are not undone: every measurement has its own process.
+    """
+    batch, coupled = 1000, how not in EXTRA_WAYS
+    images = data.load("mnist", limit=4 * batch)
+    layout = torch.contiguous_format if how == "channels first" else torch.channels_last
+    pair = [CNN().to(DEVICE, memory_format=layout) for _ in range(2)]
+    objective = losses.decorrelation(*pair, variant="released", correlation_weight=0.05 if coupled else 0)
+    batches: Any = data.Batches(images, batch)
+    count = 1
+    if how == "pseudo-inverse instead of Cholesky":
+        losses.correlation_loss = lambda z1, z2, variant: reference.correlation_loss(z1, z2)
+    elif how == "images through a DataLoader":
+        batches = DataLoader(reference.Pictures(images.x, images.y), batch, shuffle=True)
+    elif how == "Adam not fused":
+        torch.optim.Adam = partial(_unfused, torch.optim.Adam)
+    elif how == "freed memory returned to the system":
+        losses.keep_freed_memory = training.keep_freed_memory = lambda device: None
+    elif how == "torch's own matrix products":
+        products.ONEDNN = False
+    elif how == "loss read back at every step":
+        objective = losses.Objective(objective.models, partial(_read, objective))
+    elif how == "compiled by torch.compile":
+        for model in pair:
+            model.body.compile()
+            model.tail.compile()
+    elif how == "four such pairs, stacked by vmap":
+        count = 4
+        objective = stacked([CNN().to(DEVICE) for _ in range(2 * count)])
+    fit = partial(
+        training.fit, objective, objective.parameters(), batches, epochs=1, bfloat16=how == "bfloat16"
+    )
+    return measure(fit, per=len(batches) * count, seconds=4)
+
+
+WAYS = (
+    "as it is", "pseudo-inverse instead of Cholesky", "images through a DataLoader", "channels first",
+    "freed memory returned to the system", "torch's own matrix products", "Adam not fused",
+    "loss read back at every step", "bfloat16", "compiled by torch.compile",
+)  # fmt: skip
+EXTRA_WAYS = ("without the correlation loss", "four such pairs, stacked by vmap")
+
+
+def _unfused(adam: type, parameters: list[nn.Parameter], lr: float, fused: bool) -> torch.optim.Optimizer:
+    return adam(parameters, lr=lr, fused=False)
+
+
+def _read(objective: losses.Objective, x: Tensor, y: Tensor) -> losses.Terms:
+    terms = objective(x, y)
+    terms["loss"].item()
+    return terms
+
+
+class Stack(nn.Module):
+    """Models of one architecture as one: every parameter is K of them, (K, …), and logits are (K, N, 10)."""
+
+    def __init__(self, models: list[nn.Module]) -> None:
+        super().__init__()
+        values, _ = torch.func.stack_module_state(models)  # these have no buffers
+        self.names = list(values)
+        self.values = nn.ParameterList(values.values())
+        self.template = [models[0]]  # in a list: its parameters are not to be trained
+
+    def forward(self, x: Tensor) -> Tensor:
+        call = partial(torch.func.functional_call, self.template[0])
+        return torch.vmap(call, (0, None))(dict(zip(self.names, self.values, strict=True)), (x,))
+
+
+def stacked(models: list[nn.Module]) -> losses.Objective:
+    """Cross-entropy of every model, summed, in one pass through all of them."""
+    stack = Stack(models)
+
+    def terms(x: Tensor, y: Tensor) -> losses.Terms:
+        logits = stack(x)
+        return {"loss": len(logits) * cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)))}
+
+    return losses.Objective((stack,), terms)
+
+
 # --- Attacks -------------------------------------------------------------------------------------
 
 
@@ -270,6 +355,9 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
         for what, batch in STEPS.items():
             for how in ("released style", "ours", "corrected", "bound"):
                 yield {"function": "step", "how": how, "what": what, "batch": batch}
+    elif group == "ways":
+        for how in (*WAYS, *EXTRA_WAYS):
+            yield {"function": "way", "how": how}
     elif group == "attack":
         for how in LIBRARIES:
             yield {"function": "attack", "how": how, "chunk": PGD_IMAGES}
@@ -290,7 +378,7 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
                 yield {"function": "trials", "how": "ours", "count": count, "jobs": jobs}
 
 
-GROUPS = ("loss", "step", "attack", "growth")
+GROUPS = ("loss", "step", "ways", "attack", "growth")
 
 
 def main() -> None:

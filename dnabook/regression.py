@@ -1,9 +1,9 @@
 """Ordinary least squares between two feature matrices (Eq. 6), once, for the loss and the measures.
 
 Z2 ≈ [Z1, 1] W is solved from the centred normal equations by Cholesky in float64: no pseudo-inverse and
-no SVD, every shape known beforehand, so a GPU is never asked for a number in between. Dependent columns
-are found as Algorithm 1 finds them, from the diagonal of R in Z1 = QR, which is the Cholesky factor of
-Z1ᵀZ1. Used by `losses.correlation_loss` and `measures.r_squared`; explained in chapter 4.
+no SVD, and on a GPU every shape is known beforehand, so it is never asked for a number in between.
+Dependent columns are found as Algorithm 1 finds them, from the diagonal of R in Z1 = QR, which is the
+Cholesky factor of Z1ᵀZ1. Used by `losses.correlation_loss` and `measures.r_squared`; explained in chapter 4.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 RIDGE = 1e-12  # of the largest diagonal entry: far below float32 features' own rounding
 ETA = 1e-5  # above √RIDGE, which is what the ridge leaves of a dependent column's diagonal entry
@@ -81,35 +82,57 @@ def _fits(z1: Tensor, z2: Tensor, eta: float, ridge: float, *, both: bool) -> li
     z1, z2 = double(z1), double(z2)
     mean1, mean2 = z1.mean(0), z2.mean(0)
     c1, c2 = z1 - mean1, z2 - mean2
-    cross = c1.T @ c2  # (M1, M2)
+    cross = c1.T @ c2 if both else None  # (M1, M2)
     fits = []
-    for c, mean, target_mean, product in ((c1, mean1, mean2, cross), (c2, mean2, mean1, cross.T))[: 1 + both]:
-        factor, kept = _factor(c, mean, eta, ridge)
-        weight = torch.cholesky_solve(product * kept[:, None], factor)
+    for c, mean, target, target_mean in ((c1, mean1, c2, mean2), (c2, mean2, c1, mean1))[: 1 + both]:
+        product = cross.T if fits else cross
+        weight, kept = _weight(c, mean, target, product, eta, ridge)
         fits.append(Fit(weight.to(like), mean.to(like), target_mean.to(like), kept.to(like.device)))
     return fits
 
 
-def _factor(centred: Tensor, mean: Tensor, eta: float, ridge: float) -> tuple[Tensor, Tensor]:
-    """Cholesky factor (M, M) of CᵀC + ridge, C (N, M) centred, and which columns of C + mean entered.
+def _weight(
+    c: Tensor, mean: Tensor, target: Tensor, product: Tensor | None, eta: float, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """W (M1, M2) from centred columns C (N, M1) to the target (N, M2), and which columns entered.
 
-    A dropped column is a row and a column of zeros with a positive number on the diagonal: its weight is 0.
+    product: CᵀT where it is known already. Where asking is free, dropped columns are left out of the work; a
+    GPU is not asked: there a dropped column is a row and a column of zeros with a positive number on the
+    diagonal, and its weight comes out as 0.
     """
-    gram = _gram(centred)
-    uncentred = torch.addr(gram, mean, mean, alpha=len(centred))  # Z1ᵀZ1, without a second product
+    gram = _gram(c)
+    kept = _independent(gram, mean, len(c), eta)
+    if not _asking_is_free(c):
+        keep = kept.to(gram.dtype)
+        gram.mul_(keep[:, None]).mul_(keep)
+        gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))
+        product = c.T @ target if product is None else product
+        return torch.cholesky_solve(product * keep[:, None], _cholesky_(gram, ridge)), kept
+    weight = c.new_zeros(c.shape[1], target.shape[1])
+    if kept.any():
+        index = kept.nonzero().squeeze(1)
+        product = c[:, index].T @ target if product is None else product[index]
+        weight[index] = torch.cholesky_solve(product, _cholesky_(gram[index][:, index], ridge))
+    return weight, kept
+
+
+def _independent(gram: Tensor, mean: Tensor, n: int, eta: float) -> Tensor:
+    """Which columns enter, (M,) bool, from the Gram matrix of the centred columns and their means."""
+    uncentred = torch.addr(gram, mean, mean, alpha=n)  # Z1ᵀZ1, without a second product
     size = uncentred.diagonal().max()
     r = _cholesky_(uncentred).diagonal()  # |diag(R)|
-    kept = (r > eta * r.max()) & (gram.diagonal() > 1e-12 * size)
-    keep = kept.to(gram.dtype)
-    gram.mul_(keep[:, None]).mul_(keep)
-    gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))
-    return _cholesky_(gram, ridge), kept
+    return (r > eta * r.max()) & (gram.diagonal() > 1e-12 * size)
+
+
+def _asking_is_free(z: Tensor) -> bool:
+    """Whether numbers may steer the work: on a processor, outside the transforms of `torch.func`."""
+    return z.device.type == "cpu" and not is_functorch_wrapped_tensor(z)
 
 
 def _gram(z: Tensor, block: int = 256) -> Tensor:
     """ZᵀZ (M, M) of Z (N, M), block by block: above the diagonal blocks it is left at 0."""
     m = z.shape[1]
-    if m <= block or z.device.type != "cpu":
+    if m <= block or not _asking_is_free(z):
         return z.T @ z
     gram = z.new_zeros(m, m)
     for start in range(0, m, block):

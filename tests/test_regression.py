@@ -156,3 +156,37 @@ def test_both_fits_at_once_are_the_two_fits(n, m1, m2):
         alone = regression.fit(a, b, eta=5e-4)
         assert (fit.kept == alone.kept).all()
         torch.testing.assert_close(fit.residual(a, b), alone.residual(a, b), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("n, m", [(50, 9), (12, 20), (400, 300)])
+@pytest.mark.parametrize("both", [False, True])
+def test_columns_left_out_of_the_work_are_those_that_a_gpu_sets_to_zero(n, m, both, monkeypatch):
+    z1, z2 = relu_features(n, m), relu_features(n, m - 2, seed=1)
+    z1[:, 1], z1[:, 4], z2[:, 0] = 0, 0.3, z2[:, 1]  # dead, constant, dependent
+    fits = [regression._fits(z1, z2, 5e-4, regression.RIDGE, both=both)]
+    monkeypatch.setattr(regression, "_asking_is_free", lambda z: False)
+    fits.append(regression._fits(z1, z2, 5e-4, regression.RIDGE, both=both))
+    for here, there in zip(*fits, strict=True):
+        assert here.kept.tolist() == there.kept.tolist() and not here.kept.all()
+        assert (here.weight[~here.kept] == 0).all() and (there.weight[~there.kept] == 0).all()
+        a, b = (z1, z2) if len(here.weight) == m else (z2, z1)
+        torch.testing.assert_close(here.residual(a, b), there.residual(a, b), atol=1e-6, rtol=0)
+
+
+def test_where_no_column_is_left_every_weight_is_zero(monkeypatch):
+    z1, z2 = torch.ones(8, 3).double(), relu_features(8, 2)
+    for _ in range(2):
+        fit = regression.fit(z1, z2)
+        assert not fit.kept.any() and not fit.weight.any() and fit.weight.shape == (3, 2)
+        torch.testing.assert_close(fit.residual(z1, z2), z2 - z2.mean(0))
+        monkeypatch.setattr(regression, "_asking_is_free", lambda z: False)
+
+
+@pytest.mark.parametrize("m", [5, 300])
+def test_stacked_by_vmap_the_residuals_are_those_of_each(m):
+    z1 = torch.stack([relu_features(400, m, seed) for seed in range(3)])
+    z2 = torch.stack([relu_features(400, 4, seed + 3) for seed in range(3)])
+    z1[1, :, 0] = 0  # dropped from one of them only
+    found = torch.vmap(lambda a, b: regression.fit(a, b).residual(a, b))(z1, z2)
+    for residual, a, b in zip(found, z1, z2, strict=True):
+        torch.testing.assert_close(residual, regression.fit(a, b).residual(a, b), atol=1e-6, rtol=0)
