@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -198,59 +199,105 @@ def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) ->
 # --- Ways ----------------------------------------------------------------------------------------
 
 
-def way(how: str) -> dict[str, Any]:
-    """A step of "ours" for a CNN pair with one thing changed, which `WAYS` or `EXTRA_WAYS` names.
+@dataclass
+class Step:
+    """A step of a CNN pair in training, to be changed by one of `WAYS` before it is measured."""
 
-    Changes of other modules are not undone: every measurement has its own process.
-    """
-    batch, coupled = 1000, how not in EXTRA_WAYS
+    pair: list[nn.Module]
+    images: data.Images
+    objective: losses.Objective
+    batches: Any
+    pairs: int = 1
+    bfloat16: bool = False
+
+
+def way(how: str, batch: int) -> dict[str, Any]:
+    """A step of "ours" for a CNN pair with one thing changed, which `WAYS` names."""
     images = data.load("mnist", limit=4 * batch)
-    layout = torch.contiguous_format if how == "channels first" else torch.channels_last
-    pair = [CNN().to(DEVICE, memory_format=layout) for _ in range(2)]
-    objective = losses.decorrelation(*pair, variant="released", correlation_weight=0.05 if coupled else 0)
-    batches: Any = data.Batches(images, batch)
-    count = 1
-    if how == "pseudo-inverse instead of Cholesky":
-        losses.correlation_loss = lambda z1, z2, variant: reference.correlation_loss(z1, z2)
-    elif how == "images through a DataLoader":
-        batches = DataLoader(reference.Pictures(images.x, images.y), batch, shuffle=True)
-    elif how == "Adam not fused":
-        torch.optim.Adam = partial(_unfused, torch.optim.Adam)
-    elif how == "freed memory returned to the system":
-        losses.keep_freed_memory = training.keep_freed_memory = lambda device: None
-    elif how == "torch's own matrix products":
-        products.ONEDNN = False
-    elif how == "loss read back at every step":
-        objective = losses.Objective(objective.models, partial(_read, objective))
-    elif how == "compiled by torch.compile":
-        for model in pair:
-            model.body.compile()
-            model.tail.compile()
-    elif how == "four such pairs, stacked by vmap":
-        count = 4
-        objective = stacked([CNN().to(DEVICE) for _ in range(2 * count)])
-    fit = partial(
-        training.fit, objective, objective.parameters(), batches, epochs=1, bfloat16=how == "bfloat16"
+    pair = [CNN().to(DEVICE, memory_format=torch.channels_last) for _ in range(2)]
+    objective = losses.decorrelation(*pair, variant="released")
+    step = Step(pair, images, objective, data.Batches(images, batch))
+    WAYS[how](step)
+    fit = partial(training.fit, step.objective, step.objective.parameters(), step.batches, epochs=1)
+    return measure(partial(fit, bfloat16=step.bfloat16), per=len(step.batches) * step.pairs, seconds=4)
+
+
+def _as_it_is(step: Step) -> None:
+    """Nothing is changed."""
+
+
+def _pinv(step: Step) -> None:
+    losses.correlation_loss = lambda z1, z2, variant: reference.correlation_loss(z1, z2)
+
+
+def _loader(step: Step) -> None:
+    step.batches = DataLoader(
+        reference.Pictures(step.images.x, step.images.y), step.batches.batch_size, shuffle=True
     )
-    return measure(fit, per=len(batches) * count, seconds=4)
 
 
-WAYS = (
-    "as it is", "pseudo-inverse instead of Cholesky", "images through a DataLoader", "channels first",
-    "freed memory returned to the system", "torch's own matrix products", "Adam not fused",
-    "loss read back at every step", "bfloat16", "compiled by torch.compile",
-)  # fmt: skip
-EXTRA_WAYS = ("without the correlation loss", "four such pairs, stacked by vmap")
+def _channels_first(step: Step) -> None:
+    for model in step.pair:
+        model.to(memory_format=torch.contiguous_format)
 
 
-def _unfused(adam: type, parameters: list[nn.Parameter], lr: float, fused: bool) -> torch.optim.Optimizer:
-    return adam(parameters, lr=lr, fused=False)
+def _memory_returned(step: Step) -> None:
+    losses.keep_freed_memory = training.keep_freed_memory = lambda device: None
 
 
-def _read(objective: losses.Objective, x: Tensor, y: Tensor) -> losses.Terms:
-    terms = objective(x, y)
-    terms["loss"].item()
-    return terms
+def _own_products(step: Step) -> None:
+    products.ONEDNN = False
+
+
+def _unfused(step: Step) -> None:
+    adam = torch.optim.Adam
+    torch.optim.Adam = lambda parameters, lr, fused: adam(parameters, lr=lr, fused=False)
+
+
+def _read_back(step: Step) -> None:
+    terms = step.objective.terms
+
+    def read(x: Tensor, y: Tensor) -> losses.Terms:
+        named = terms(x, y)
+        named["loss"].item()
+        return named
+
+    step.objective = replace(step.objective, terms=read)
+
+
+def _bfloat16(step: Step) -> None:
+    step.bfloat16 = True
+
+
+def _compiled(step: Step) -> None:
+    for model in step.pair:
+        model.body.compile()
+        model.tail.compile()
+
+
+def _uncoupled(step: Step) -> None:
+    step.objective = losses.classification(*step.pair)
+
+
+def _stacked(step: Step) -> None:
+    step.pairs = 4
+    step.objective = stacked([CNN().to(DEVICE) for _ in range(2 * step.pairs)])
+
+
+WAYS: dict[str, Callable[[Step], None]] = {  # changes of modules are not undone: the process ends with them
+    "as it is": _as_it_is,
+    "pseudo-inverse instead of Cholesky": _pinv,
+    "images through a DataLoader": _loader,
+    "channels first": _channels_first,
+    "freed memory returned to the system": _memory_returned,
+    "torch's own matrix products": _own_products,
+    "Adam not fused": _unfused,
+    "loss read back at every step": _read_back,
+    "bfloat16": _bfloat16,
+    "compiled by torch.compile": _compiled,
+    "without the correlation loss": _uncoupled,
+    "four such pairs, stacked by vmap": _stacked,
+}
 
 
 class Stack(nn.Module):
@@ -356,8 +403,8 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
             for how in ("released style", "ours", "corrected", "bound"):
                 yield {"function": "step", "how": how, "what": what, "batch": batch}
     elif group == "ways":
-        for how in (*WAYS, *EXTRA_WAYS):
-            yield {"function": "way", "how": how}
+        for how in WAYS:
+            yield {"function": "way", "how": how, "batch": STEPS["CNN pair"]}
     elif group == "attack":
         for how in LIBRARIES:
             yield {"function": "attack", "how": how, "chunk": PGD_IMAGES}

@@ -82,6 +82,16 @@ def step_table(measured: Benchmark) -> str:
     return summaries.table(header, rows)
 
 
+def ways_table(measured: Benchmark) -> str:
+    """Milliseconds of a CNN pair's step with one thing changed, and its ratio to the unchanged one."""
+    rows, base = [], {}
+    for row in measured["ways"]["rows"]:
+        if row["how"] in ("as it is", "without the correlation loss"):
+            base = row
+        rows.append([row["how"], _ms(row), f"{row['ms'] / base['ms']:.2f}", _memory(row)])
+    return summaries.table(["a step of a CNN pair", "ms", "ratio", "MiB"], rows)
+
+
 def attack_table(measured: Benchmark) -> str:
     """Images a second that PGD-40 attacks on the CNN: libraries, ours by chunk, convolutions alone."""
     found = measured["attack"]["rows"]
@@ -169,7 +179,7 @@ def gpu_note() -> str:
     measured = records.benchmark("cuda")
     if not measured:
         return "No measurements on a GPU are recorded."
-    groups = {"loss": loss_table, "step": step_table, "attack": attack_table}
+    groups = {"loss": loss_table, "step": step_table, "ways": ways_table, "attack": attack_table}
     tables = [table(measured) for group, table in groups.items() if group in measured]
     return "\n\n".join([f"Measured on {provenance(measured)}.", *tables])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnabook import CNN, correlation_loss, data, losses
+from dnabook import CNN, correlation_loss, data, losses, products, training
 from dnabook.autoencoders import mnist_autoencoder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -79,6 +79,39 @@ def test_every_measurement_that_is_planned_has_a_function_that_takes_it():
         for options in planned:
             function = getattr(speed, options.pop("function"))
             assert set(options) == set(function.__annotations__) - {"return"}
+
+
+def test_stacked_models_have_the_loss_and_the_gradients_of_each(mnist_train):
+    models = [CNN() for _ in range(4)]
+    x, y = mnist_train.x[:40], mnist_train.y[:40]
+    objective = speed.stacked(models)
+    found = objective(x, y)["loss"]
+    each = losses.classification(*models)
+    torch.testing.assert_close(found, each(x, y)["loss"])
+    gradients = torch.autograd.grad(found, objective.parameters())
+    expected = torch.autograd.grad(each(x, y)["loss"], each.parameters())
+    for i, gradient in enumerate(gradients):  # the i-th parameter of each model, stacked
+        wanted = torch.stack(expected[i :: len(gradients)])
+        torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-4)
+
+
+SLOW = ("compiled by torch.compile", "bfloat16")  # on processors that do not have it
+
+
+@pytest.mark.parametrize("how", [how for how in speed.WAYS if how not in SLOW])
+def test_a_step_can_be_taken_in_every_way(how, monkeypatch):
+    for module, names in (
+        (losses, ("correlation_loss", "keep_freed_memory")), (training, ("keep_freed_memory",)),
+        (torch.optim, ("Adam",)), (products, ("ONEDNN",)),
+    ):  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name))  # put back at the end
+    monkeypatch.setattr(speed, "measure", lambda run, per, seconds: {"per": per, **run()})
+    found = speed.way(how, batch=800)  # the reference needs more images than units
+    assert found["per"] == (16 if "stacked" in how else 4)
+    assert len(found["loss"]) == 1 and 0 < found["loss"][0] < 100
+    coupled = "without" not in how and "stacked" not in how
+    assert ("correlation" in found) == coupled
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchattacks imports an old name of scipy

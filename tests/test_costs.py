@@ -31,6 +31,8 @@ def measured(results):
     step = {"released style": 300.0, "ours": 100.0, "corrected": 125.0, "bound": 60.0}
     rows = [row(ms, function="step", how=how, what="CNN pair", batch=1000) for how, ms in step.items()]
     records.save_benchmark("step", rows, cpu)
+    ways = {"as it is": 100.0, "channels first": 150.0, "without the correlation loss": 50.0, "stacked": 40.0}
+    records.save_benchmark("ways", [row(ms, function="way", how=how) for how, ms in ways.items()], cpu)
     attack = [("foolbox", 1000, 5000.0), ("ours", 1000, 2000.0), ("ours", 250, 1250.0), ("bound", 250, 800.0),
               ("foolbox, helped", 500, 2600.0), ("foolbox, helped", 250, 2500.0)]  # fmt: skip
     rows = [row(ms, function="attack", how=how, chunk=chunk) for how, chunk, ms in attack]
@@ -82,6 +84,15 @@ def test_the_loss_table_states_the_ratios(measured):
 def test_the_step_table_compares_with_the_released_style(measured):
     line = cells(costs.step_table(measured))[2]
     assert line == ["CNN pair", "1000", "300", "100", "125", "60", "3.0", "10", "10"]
+
+
+def test_each_way_is_compared_with_the_step_that_it_changes(measured):
+    assert cells(costs.ways_table(measured))[2:] == [
+        ["as it is", "100", "1.00", "10"],
+        ["channels first", "150", "1.50", "10"],
+        ["without the correlation loss", "50", "1.00", "10"],
+        ["stacked", "40", "0.80", "10"],
+    ]
 
 
 def test_the_attack_table_counts_images_a_second_and_compares_with_the_fastest_of_ours(measured):
@@ -136,7 +147,7 @@ def test_the_committed_measurements_are_of_a_commit_that_can_be_checked_out(comm
 
 def test_the_committed_measurements_hold_every_row_that_the_page_shows(committed):
     measured = costs.benchmark()
-    for table in (costs.loss_table, costs.step_table, costs.attack_table):
+    for table in (costs.loss_table, costs.step_table, costs.ways_table, costs.attack_table):
         assert len(cells(table(measured))) > 3
     assert len(costs.growth(measured).axes) == 4
 
