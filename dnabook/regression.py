@@ -102,7 +102,7 @@ def _weight(
     """
     gram = _gram(c)
     kept = _independent(gram, mean, len(c), eta)
-    if not _asking_is_free(c):
+    if not (_asking_is_free(c) and _asking_is_free(target)):
         keep = kept.to(gram.dtype)
         gram.mul_(keep[:, None]).mul_(keep)
         gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))

@@ -190,3 +190,17 @@ def test_stacked_by_vmap_the_residuals_are_those_of_each(m):
     found = torch.vmap(lambda a, b: regression.fit(a, b).residual(a, b))(z1, z2)
     for residual, a, b in zip(found, z1, z2, strict=True):
         torch.testing.assert_close(residual, regression.fit(a, b).residual(a, b), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0)])
+def test_stacked_on_one_side_only_the_residuals_are_those_of_each(axes):
+    z1, z2 = relu_features(40, 5), relu_features(40, 4, seed=1)
+    several = [
+        torch.stack([z, 2 * z + 1]) if axis == 0 else z for z, axis in zip((z1, z2), axes, strict=True)
+    ]
+    found = torch.vmap(lambda a, b: regression.fit(a, b).residual(a, b), axes)(*several)
+    both = torch.vmap(lambda a, b: regression.fit_both(a, b)[1].residual(b, a), axes)(*several)
+    for i in range(2):
+        a, b = (z[i] if axis == 0 else z for z, axis in zip(several, axes, strict=True))
+        torch.testing.assert_close(found[i], regression.fit(a, b).residual(a, b), atol=1e-6, rtol=0)
+        torch.testing.assert_close(both[i], regression.fit(b, a).residual(b, a), atol=1e-6, rtol=0)
