@@ -1,6 +1,6 @@
 """How long everything takes, beside what others would take; run it on an idle machine.
 
-    make bench                                   all of it, about twenty minutes on two cores
+    make bench                                   all of it, about three quarters of an hour on two cores
     .venv/bin/python benchmarks/speed.py loss    one group: loss, step, ways, attack or growth
 
 Every measurement has three processes of its own, so that neither warm memory nor another library's settings
@@ -211,6 +211,19 @@ class Step:
     bfloat16: bool = False
 
 
+@dataclass
+class Moved:
+    """A loader's batches, each brought to the device."""
+
+    loader: DataLoader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((x.to(DEVICE), y.to(DEVICE)) for x, y in self.loader)
+
+
 def way(how: str, batch: int) -> dict[str, Any]:
     """A step of "ours" for a CNN pair with one thing changed, which `WAYS` names."""
     images = data.load("mnist", limit=4 * batch)
@@ -231,9 +244,8 @@ def _pinv(step: Step) -> None:
 
 
 def _loader(step: Step) -> None:
-    step.batches = DataLoader(
-        reference.Pictures(step.images.x, step.images.y), step.batches.batch_size, shuffle=True
-    )
+    pictures = reference.Pictures(step.images.x, step.images.y)
+    step.batches = Moved(DataLoader(pictures, step.batches.batch_size, shuffle=True))
 
 
 def _channels_first(step: Step) -> None:
@@ -296,7 +308,7 @@ WAYS: dict[str, Callable[[Step], None]] = {  # changes of modules are not undone
     "bfloat16": _bfloat16,
     "compiled by torch.compile": _compiled,
     "without the correlation loss": _uncoupled,
-    "four such pairs, stacked by vmap": _stacked,
+    "four such pairs, channels first, stacked by vmap": _stacked,
 }
 
 
@@ -403,7 +415,12 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
             for how in ("released style", "ours", "corrected", "bound"):
                 yield {"function": "step", "how": how, "what": what, "batch": batch}
     elif group == "ways":
-        for how in WAYS:
+        idle = set()  # what these switch off is off on this machine anyway
+        if not products.ONEDNN or DEVICE.type != "cpu":
+            idle.add("torch's own matrix products")
+        if DEVICE.type != "cpu":
+            idle.add("freed memory returned to the system")
+        for how in (how for how in WAYS if how not in idle):
             yield {"function": "way", "how": how, "batch": STEPS["CNN pair"]}
     elif group == "attack":
         for how in LIBRARIES:

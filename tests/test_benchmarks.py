@@ -95,23 +95,86 @@ def test_stacked_models_have_the_loss_and_the_gradients_of_each(mnist_train):
         torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-4)
 
 
-SLOW = ("compiled by torch.compile", "bfloat16")  # on processors that do not have it
-
-
-@pytest.mark.parametrize("how", [how for how in speed.WAYS if how not in SLOW])
-def test_a_step_can_be_taken_in_every_way(how, monkeypatch):
-    for module, names in (
-        (losses, ("correlation_loss", "keep_freed_memory")), (training, ("keep_freed_memory",)),
-        (torch.optim, ("Adam",)), (products, ("ONEDNN",)),
+@pytest.fixture
+def put_back(monkeypatch):
+    """What ways change in modules is as before afterwards; oneDNN counts as on."""
+    for module, name in (
+        (losses, "correlation_loss"), (losses, "keep_freed_memory"), (training, "keep_freed_memory"),
+        (torch.optim, "Adam"),
     ):  # fmt: skip
-        for name in names:
-            monkeypatch.setattr(module, name, getattr(module, name))  # put back at the end
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(products, "ONEDNN", True)
+
+
+def state(step):
+    """What a way may change, by name; two steps that differ in one thing differ in one entry."""
+    adam = torch.optim.Adam([torch.zeros(1)], lr=0.1, fused=True)
+    return {
+        "loss": losses.correlation_loss,
+        "memory": (losses.keep_freed_memory, training.keep_freed_memory),
+        "products": products.ONEDNN,
+        "fused": adam.defaults["fused"],
+        "batches": type(step.batches),
+        "layout": [m.body[3].weight.is_contiguous(memory_format=torch.channels_last) for m in step.pair],
+        "objective": step.objective,
+        "bfloat16": step.bfloat16,
+        "compiled": [m.body._compiled_call_impl is not None for m in step.pair],
+        "pairs": step.pairs,
+    }
+
+
+@pytest.mark.parametrize(
+    "how, changed",
+    [
+        ("as it is", set()),
+        ("pseudo-inverse instead of Cholesky", {"loss"}),
+        ("images through a DataLoader", {"batches"}),
+        ("channels first", {"layout"}),
+        ("freed memory returned to the system", {"memory"}),
+        ("torch's own matrix products", {"products"}),
+        ("Adam not fused", {"fused"}),
+        ("loss read back at every step", {"objective"}),
+        ("bfloat16", {"bfloat16"}),
+        ("compiled by torch.compile", {"compiled"}),
+        ("without the correlation loss", {"objective"}),
+        ("four such pairs, channels first, stacked by vmap", {"objective", "pairs"}),
+    ],
+)
+def test_every_way_changes_what_it_names_and_nothing_else(how, changed, put_back):
+    images = data.load("mnist", limit=40)
+    pair = [CNN().to(memory_format=torch.channels_last) for _ in range(2)]
+    step = speed.Step(pair, images, losses.decorrelation(*pair), data.Batches(images, 20))
+    before = state(step)
+    speed.WAYS[how](step)
+    assert {name for name, value in state(step).items() if value != before[name]} == changed
+
+
+@pytest.mark.parametrize("how", ["as it is", "pseudo-inverse instead of Cholesky", *list(speed.WAYS)[-2:]])
+def test_a_step_is_taken_with_the_change(how, put_back, monkeypatch):
     monkeypatch.setattr(speed, "measure", lambda run, per, seconds: {"per": per, **run()})
     found = speed.way(how, batch=800)  # the reference needs more images than units
     assert found["per"] == (16 if "stacked" in how else 4)
     assert len(found["loss"]) == 1 and 0 < found["loss"][0] < 100
-    coupled = "without" not in how and "stacked" not in how
-    assert ("correlation" in found) == coupled
+    assert ("correlation" in found) == ("without" not in how and "stacked" not in how)
+
+
+def test_a_loader_gives_the_same_batches_on_the_device(monkeypatch):
+    images = data.load("mnist", limit=40)
+    loader = torch.utils.data.DataLoader(reference.Pictures(images.x, images.y), 20)
+    monkeypatch.setattr(speed, "DEVICE", torch.device("meta"))  # stands for a GPU
+    batches = speed.Moved(loader)
+    assert len(batches) == 2
+    assert [(x.device.type, y.device.type, x.shape[0]) for x, y in batches] == [("meta", "meta", 20)] * 2
+
+
+@pytest.mark.parametrize(
+    "device, onednn, left_out",
+    [("cpu", True, 0), ("cpu", False, 1), ("meta", True, 2)],
+)
+def test_ways_that_change_nothing_on_this_machine_are_not_measured(device, onednn, left_out, monkeypatch):
+    monkeypatch.setattr(speed, "DEVICE", torch.device(device))
+    monkeypatch.setattr(products, "ONEDNN", onednn)
+    assert len(list(speed.plan("ways"))) == len(speed.WAYS) - left_out
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchattacks imports an old name of scipy
