@@ -51,13 +51,14 @@ pairs: .venv/.ok
 	$(BIN)/jupytext --quiet --update --to ipynb $(PAGES)
 
 # torchattacks pins an old `requests` that it does not need here, so it comes without its dependencies.
-# An environment that is there and works is added to, never deleted.
+# An environment that is there and works is added to, never deleted; pip comes into it where it is missing.
 .venv/.ok: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "dnabook needs Python 3.10 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing into .venv; this takes a few minutes the first time"
-	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { rm -rf .venv && if command -v uv > /dev/null; \
+	@$(BIN)/python -c '' > /dev/null 2>&1 || { rm -rf .venv && if command -v uv > /dev/null; \
 		then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" .venv; else $(PYTHON) -m venv .venv; fi; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null
 	@if command -v uv > /dev/null; then install="uv pip install --quiet --python $(BIN)/python"; \
 		else install="$(BIN)/python -m pip install --quiet --disable-pip-version-check"; fi && \
 		$$install -r requirements.txt -e . && $$install --no-deps "torchattacks>=3.5"

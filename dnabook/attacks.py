@@ -201,6 +201,7 @@ def fgsm(objective: PerSample, x: Tensor, ball: Ball, bounds: tuple[float, float
 
     In ℓ2 the step is r ∇ₓJ/‖∇ₓJ‖₂, each image by its own norm. Arguments, result and errors as in `pgd`.
     """
+    _check_ball(ball)
     whole = ball.size(x).flatten().expand(len(x))
     return pgd(objective, x, ball, steps=1, step_size=whole, random_start=False, bounds=bounds)
 
@@ -244,11 +245,12 @@ def pgd(
     gradient is 0 is left where it is. No gradient is left on x, on the parameters or on `start`.
     On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
     Raises ValueError on steps or restarts below 1, on x outside the bounds, on restarts without a random
-    start, and on an objective that does not return (N,); TypeError on a ball that is a bare number.
+    start, and on an objective that does not return (N,); TypeError on a ball that is a bare number;
+    FloatingPointError, at the end, when a gradient was nan: its sign is 0, so a broken model, which no step
+    moves, would look like a robust one.
     """
     _check_images(x, bounds)
-    if not hasattr(ball, "project"):
-        raise TypeError(f"ball is Linf(epsilon) or L2(radius), got {ball!r}")
+    _check_ball(ball)
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
     if restarts > 1 and (not random_start or start is not None):
@@ -265,6 +267,7 @@ def pgd(
     keep_in = _keep_box_first if box_first else _keep_ball_first
 
     best, best_loss = x, x.new_full((len(x),), -math.inf)
+    sum_of_gradients = x.new_zeros(())
     with evaluating(*getattr(objective, "models", ())):
         for _ in range(restarts):
             x_adv = x if start is None else start.detach().to(x)
@@ -273,16 +276,19 @@ def pgd(
             x_adv, velocity = keep_in(x, x_adv, ball, bounds), torch.zeros_like(x)
             for _ in range(steps):
                 gradient = _gradient(objective, x_adv)
+                sum_of_gradients = sum_of_gradients + gradient.sum()
                 if momentum:
                     velocity = gradient = momentum * velocity + _unit_l1(gradient)
                 x_adv = keep_in(x, x_adv + step * ball.steepest(gradient), ball, bounds)
             if restarts == 1:
-                return x_adv
+                best = x_adv
+                break
             with torch.no_grad():
                 loss = objective(x_adv)
             better = loss > best_loss
             best = torch.where(_per_sample(better, x).bool(), x_adv, best)
             best_loss = torch.where(better, loss, best_loss)
+    _check_gradients(sum_of_gradients)
     return best
 
 
@@ -328,6 +334,7 @@ def released_fgsm_l2(
     x = x.detach()
     with evaluating(*getattr(objective, "models", ())):
         gradient = _gradient(objective, x)
+    _check_gradients(gradient.sum())
     return (x + radius * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)).clamp(*bounds)
 
 
@@ -380,6 +387,14 @@ def _gradient(objective: PerSample, x: Tensor) -> Tensor:
         return torch.autograd.grad(losses.sum(), x)[0]
 
 
+def _check_gradients(total: Tensor) -> None:
+    """Raises when the sum of all gradients is nan, which one nan makes it: one question at the end."""
+    if total.isnan():
+        raise FloatingPointError(
+            "a gradient of the objective was nan; are the model's parameters and its logits finite?"
+        )
+
+
 def _keep_ball_first(x: Tensor, x_adv: Tensor, ball: Ball, bounds: tuple[float, float]) -> Tensor:
     return (x + ball.project(x_adv - x)).clamp(*bounds)  # clipping moves towards x: still in the ball
 
@@ -418,6 +433,11 @@ def _check_size(name: str, value: float | Tensor) -> None:
     value = value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
     if not (value.isfinite() & (value >= 0)).all():
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
+
+
+def _check_ball(ball: Ball) -> None:
+    if not hasattr(ball, "project"):
+        raise TypeError(f"ball is Linf(epsilon) or L2(radius), got {ball!r}")
 
 
 def _check_images(x: Tensor, bounds: tuple[float, float]) -> None:

@@ -19,26 +19,42 @@ Row = dict[str, Any]
 Benchmark = dict[str, Any]
 
 
-def benchmark(device_type: str = "cpu") -> Benchmark:
+GROUPS = ("loss", "step", "attack", "growth")  # what the page shows of a processor
+
+
+def benchmark(device_type: str = "cpu", groups: tuple[str, ...] = GROUPS) -> Benchmark:
     """The measurements of `make bench` on processors ("cpu") or GPUs ("cuda").
 
-    Raises RecordError when there are none.
+    Raises RecordError when one of the groups is missing.
     """
-    found = records.benchmark(device_type)
-    if not found:
-        raise RecordError(f"{records.benchmark_path(device_type)} is missing; run: make bench")
+    found = records.benchmark(device_type) or {}
+    if missing := [group for group in groups if group not in found]:
+        what = f"{', '.join(missing)} in " if found else ""
+        raise RecordError(f"{what}{records.benchmark_path(device_type)} is missing; run: make bench")
     return found
 
 
 def provenance(measured: Benchmark) -> str:
-    """Where and when the measurements were made, in a line."""
-    each = [group["provenance"] for group in measured.values()]
-    newest = max(each, key=lambda p: p["date"])
-    device = newest["device"] if not newest["device"].startswith("CPU") else newest["processor"]
-    return (
-        f"{device}, {newest['cores']} cores, {newest['threads']} threads, torch {newest['torch']}, "
-        f"{newest['date'][:10]}, commit {' and '.join(sorted({p['commit'] for p in each}))}"
-    )
+    """Where and when the measurements were made: in a line, or one for each machine with its groups."""
+    machines: dict[str, list[str]] = {}
+    for name, group in measured.items():
+        machines.setdefault(_machine(group["provenance"]), []).append(name)
+    lines = []
+    for machine, names in machines.items():
+        of = [measured[name]["provenance"] for name in names]
+        dates = sorted({p["date"][:10] for p in of})
+        commits = " and ".join(sorted({p["commit"] for p in of}))
+        what = f"{', '.join(names)}: " if len(machines) > 1 else ""
+        lines.append(f"{what}{machine}, {' to '.join(dates[:: len(dates) - 1 or 1])}, commit {commits}")
+    return "; ".join(lines)
+
+
+def _machine(made: dict[str, Any]) -> str:
+    """Of a provenance the device, or the processor where that is the device, its cores, threads and torch."""
+    device = made["device"]
+    if device.startswith("CPU"):
+        device = " with ".join([made["processor"], *filter(None, [made.get("instructions")])])
+    return f"{device}, {made['cores']} cores, {made['threads']} threads, torch {made['torch']}"
 
 
 def loss_table(measured: Benchmark) -> str:
@@ -138,7 +154,7 @@ def growth(measured: Benchmark) -> Figure:
         if len(series) == 1:
             ((name, points),) = series.items()
             series[f"{name}, slope {slope(points):.1f}"] = series.pop(name)
-    return figures.growth(panels, ylabel="milliseconds", corner=provenance(measured))
+    return figures.growth(panels, ylabel="milliseconds", corner=provenance({"growth": measured["growth"]}))
 
 
 GROWTH_M, GROWTH_N = 200, 2000  # what is held fixed while the other grows

@@ -20,6 +20,7 @@ from dnabook.losses import Objective, Terms
 from dnabook.models import evaluating
 
 FEATURES = "features"  # the layer whose features the paper compares
+RANDOM = "random"  # one of `layers`, drawn anew for each epoch
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,14 @@ class Preset:
     layer: str = FEATURES
     simultaneous: bool = False
 
+    def __post_init__(self) -> None:
+        if self.layer not in (FEATURES, RANDOM):
+            raise ValueError(f"layer is {FEATURES!r} or {RANDOM!r}, got {self.layer!r}")
+
 
 PRESETS = {
     "paper": Preset(),
-    "official": Preset(0.07, steps=10, step_size=0.007, momentum=1.0, layer="random", simultaneous=True),
+    "official": Preset(0.07, steps=10, step_size=0.007, momentum=1.0, layer=RANDOM, simultaneous=True),
 }
 
 
@@ -143,7 +148,7 @@ def train(
     for epoch in range(1, epochs + 1):
         losses = {}
         layer: str | int = FEATURES
-        if preset.layer == "random":
+        if preset.layer == RANDOM:
             choices = layers(model1)
             layer = choices[int(torch.randint(len(choices), (), generator=generator, device="cpu"))]
         for i, (learners, teachers) in enumerate(turns):

@@ -66,7 +66,8 @@ def plan(
     """The plan for these wishes, or None where they ask for nothing but one call after the other, right here.
 
     engine: "joblib" for this machine, "ray" or "dask" for a cluster; None: "joblib" for several jobs.
-    jobs: how many calls run at the same time; None: one for each device, else one for each core.
+    jobs: how many calls run at the same time; None: one for each device; where none is named, one on a
+      machine with a GPU, which they would share, and one for each core elsewhere.
     devices: round robin, job by job. On a cluster all are the same: it has its own way to place GPUs.
     threads: of each call; None: PyTorch's threads here are shared out, so the number does not depend on the
       engine, and neither do the results.
@@ -98,7 +99,7 @@ def plan(
             f"different devices are for engine joblib; on a {engine} cluster name one device, such as cuda, "
             "and let each worker have its own"
         )
-    jobs = jobs or len(devices or ()) or joblib.cpu_count()
+    jobs = jobs or len(devices or ()) or (1 if torch.cuda.is_available() else joblib.cpu_count())
     slots = placement(devices or (None,), jobs)
     return Plan(engine, slots, threads or max(1, torch.get_num_threads() // jobs), address)
 

@@ -7,8 +7,9 @@ draws a record. Pairs in which a model collapsed are left out of the means and c
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -75,15 +76,17 @@ def parameter_distance(record: Record) -> Figure:
     epsilons = sorted({row["epsilon"] for row in record.rows("transfer")})
     for trial in record.trials:
         distance = trial["values"]["distance"]
-        for epsilon, (colour, marker) in zip(epsilons, SERIES, strict=False):
+        for epsilon, (colour, marker) in _each(epsilons):
             rows = [row for row in trial["values"]["transfer"] if row["epsilon"] == epsilon]
             mean = summaries.mean([summaries.rate(row) for row in rows])
             left.plot(distance, mean, marker, color=colour, alpha=0.8)
         for row in trial["values"]["features"]:
-            colour, marker = ("0.45", "P") if not row["epsilon"] else SERIES[epsilons.index(row["epsilon"])]
+            colour, marker = (
+                ("0.45", "P") if not row["epsilon"] else SERIES[epsilons.index(row["epsilon"]) % len(SERIES)]
+            )
             r2 = (row["heldout_1_to_2"] + row["heldout_2_to_1"]) / 2
             right.plot(distance, r2, marker, color=colour, alpha=0.8)
-    for epsilon, (colour, marker) in zip(epsilons, SERIES, strict=False):
+    for epsilon, (colour, marker) in _each(epsilons):
         left.plot([], [], marker, color=colour, label=f"ε = {epsilon:.2f}")
     left.plot([], [], "P", color="0.45", label="natural")
     left.set(ylabel="transfer rate", ylim=(0, 1.02))
@@ -286,7 +289,7 @@ def dverge(record: Record, *, conditioned: bool = False) -> Figure:
     epochs = range(record.config["epochs"] + 1)
     for start, top, bottom in zip(starts, above, below, strict=True):
         where = dict(zip(("arm", "preset"), start, strict=True))
-        for epsilon, (colour, marker) in zip(record.config["epsilons"], SERIES, strict=False):
+        for epsilon, (colour, marker) in _each(record.config["epsilons"]):
             means = [
                 summaries.transfer(kept, conditioned=conditioned, epoch=epoch, epsilon=epsilon, **where)
                 for epoch in epochs
@@ -360,13 +363,19 @@ def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure
     return _signed(figure, record)
 
 
+def _each(things: Iterable[Any]) -> Iterator[tuple[Any, tuple[str, str]]]:
+    """Every thing with a colour and marker of `SERIES`; from the sixth on they begin again."""
+    yield from zip(things, itertools.cycle(SERIES), strict=False)
+
+
 def _looks(arms: Sequence[str]) -> list[tuple[str, str]]:
     """Colour and marker of each curve: its arm's own the first time, then one that no arm here owns."""
-    free = [look for look in SERIES if look not in {AUTOENCODERS.get(arm) for arm in arms}]
+    owned = {AUTOENCODERS.get(arm) for arm in arms}
+    free = itertools.cycle([look for look in SERIES if look not in owned] or SERIES)
     looks: list[tuple[str, str]] = []
     for arm in arms:
         own = AUTOENCODERS.get(arm)
-        looks.append(own if own and own not in looks else free.pop(0))
+        looks.append(own if own and own not in looks else next(free))
     return looks
 
 
@@ -438,8 +447,8 @@ def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], *, xlabel: 
           log: bool = False) -> Figure:  # fmt: skip
     """One line with its own colour and marker for each named series of numbers over x."""
     figure, ((axis,),) = _figure(1, 1, (5.6, 3.3))
-    for i, ((label, y), (colour, marker)) in enumerate(zip(series.items(), SERIES, strict=False)):
-        axis.plot(x, y, color=colour, marker=marker, markersize=8 - 1.5 * i, label=label)
+    for i, ((label, y), (colour, marker)) in enumerate(_each(series.items())):
+        axis.plot(x, y, color=colour, marker=marker, markersize=max(8 - 1.5 * i, 3), label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if log:
         axis.set_xscale("log")
@@ -464,7 +473,7 @@ def growth(
     """One log-log panel for each x label, with a line of (x, y) points for each series in it."""
     figure, (axes,) = _figure(1, len(panels), (2.75 * len(panels), 3.0))
     for axis, (xlabel, series) in zip(axes, panels.items(), strict=True):
-        for (name, points), (colour, marker) in zip(series.items(), SERIES, strict=False):
+        for (name, points), (colour, marker) in _each(series.items()):
             x, y = zip(*sorted(points), strict=True)
             axis.plot(x, y, marker=marker, color=colour, label=name)
         axis.set(xlabel=xlabel, xscale="log", yscale="log")
@@ -557,7 +566,7 @@ def explored(rates: Mapping[str, Mapping[str, Sequence[float]]], epsilons: Seque
     for axis in grid.flat[len(rates) :]:
         axis.remove()
     for axis, (attack, pairs) in zip(grid.flat, rates.items(), strict=False):
-        for (pair, values), (colour, marker) in zip(pairs.items(), SERIES, strict=False):
+        for (pair, values), (colour, marker) in _each(pairs.items()):
             label = pair if axis is grid.flat[0] else None
             axis.plot(epsilons, values, color=colour, marker=marker, label=label)
         axis.set_title(ATTACKS.get(attack, attack), fontsize=10)

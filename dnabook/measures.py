@@ -101,6 +101,9 @@ def r_squared(
               shared mean as agreement.
     adjusted  1 − (1 − R²)(N − 1)/(N − r − 1): unrelated features then score 0 on average, not r/(N − 1).
 
+    In sample, a unit of z1 tells nothing when its diagonal entry of R in z1 = QR is below 1e-5 of the largest
+    (`regression.ETA`): it depends on the units before it, or is that small beside the largest, whose mean
+    counts. Standardise units whose sizes lie further apart.
     Returns nan when SS_total is 0 (z2 constant; uncentred, z2 zero), and for `adjusted` when N − 1 ≤ r.
     Raises ValueError on mismatched shapes, on fewer than 4 rows held out, on `heldout` with `adjusted`.
     """
@@ -327,7 +330,7 @@ def transfer_matrix(
     """
     if len(models) != len(x_adv):
         raise ValueError(f"one x_adv for each model: got {len(models)} models, {len(x_adv)} x_adv")
-    for images in x_adv:
+    for images in x_adv if x is None else (*x_adv, x):
         check_labels(images, y)
     k = len(models)
     wrong = torch.stack([torch.stack([predictions(m, adv) != y for m in models]) for adv in x_adv])

@@ -26,6 +26,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     oneDNN is for backward passes of `torch.autograd`; under a transform of `torch.func` torch's own is taken.
     """
     fits = x.shape[-1:] == weight.shape[-1:]  # else torch's own says what is wrong
+    if bias is not None:
+        fits &= bias.shape == weight.shape[:1] and bias.dtype == weight.dtype
     if not (ONEDNN and fits and _plain(x) and _plain(weight)):
         return functional.linear(x, weight, bias)
     return _Product.apply(x, weight, bias)

@@ -642,6 +642,7 @@ def save_benchmark(group: str, rows: list[dict[str, Any]], device: torch.device)
     with _lock(file):
         groups = benchmark(device.type) or {}
         provenance = {**_provenance(device), "cores": os.cpu_count(), "processor": processor()}
+        provenance["instructions"] = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512, …
         del provenance["peak_memory_mib"]  # of the process that only started the others
         groups[group] = {"provenance": provenance, "rows": rows}
         _write(file, (_json(groups) + "\n").encode())

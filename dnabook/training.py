@@ -59,8 +59,9 @@ def fit(
                    (of the CPU and the parameters' CUDA device; dropout draws from them) go on from there.
 
     On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
-    Raises ValueError for epochs below 1, an unknown schedule, an epoch without batches or a checkpoint of
-    more epochs, FloatingPointError when the loss of an epoch is not finite.
+    Raises ValueError for epochs below 1, an unknown schedule, an epoch without batches, and a checkpoint of
+    more epochs, another schedule, learning rate or number of models; FloatingPointError when the loss of an
+    epoch is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
@@ -81,11 +82,7 @@ def fit(
     done = 0
     state = checkpoint.load() if checkpoint else None
     if state is not None:
-        if state["epochs"] > epochs:
-            raise ValueError(
-                f"the checkpoint holds {state['epochs']} epochs, more than the {epochs} asked for; "
-                "ask for as many, or train without it"
-            )
+        _check_state(state, objective, optimizer, schedule, epochs)
         for model, weights in zip(objective.models, state["models"], strict=True):
             model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
@@ -139,6 +136,32 @@ def fit(
         for model in objective.models:
             model.eval()
     return history
+
+
+def _check_state(
+    state: dict[str, Any], objective: Objective, optimizer: torch.optim.Optimizer, schedule: str, epochs: int
+) -> None:
+    """Raises ValueError when a checkpoint's state is not of this training."""
+    if state["epochs"] > epochs:
+        raise ValueError(
+            f"the checkpoint holds {state['epochs']} epochs, more than the {epochs} asked for; "
+            "ask for as many, or train without it"
+        )
+
+    def rate(group: dict[str, Any]) -> float:
+        return group.get("max_lr", group["lr"])  # a cycle's largest, as it was asked for
+
+    differing = {
+        "models": (len(state["models"]), len(objective.models)),
+        "schedule": ("constant" if state["scheduler"] is None else "one_cycle", schedule),
+        "learning rate": (rate(state["optimizer"]["param_groups"][0]), rate(optimizer.param_groups[0])),
+    }
+    for what, (held, asked) in differing.items():
+        if held != asked:
+            raise ValueError(
+                f"the checkpoint is of another training: {what} {held}, here {asked}; ask for the same, or "
+                "train without it"
+            )
 
 
 def _random(device: torch.device) -> list[Tensor]:

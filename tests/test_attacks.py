@@ -1208,9 +1208,41 @@ def test_a_step_that_is_negative_or_not_finite_is_refused(step_size):
         pgd(lambda x: x.flatten(1).sum(1), torch.zeros(2, 1, 2, 2), Linf(0.1), step_size=step_size)
 
 
-def test_a_bare_number_is_no_ball():
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_a_bare_number_is_no_ball(attack):
     with pytest.raises(TypeError, match=r"ball is Linf\(epsilon\) or L2\(radius\), got 0.1"):
-        attacks.pgd(lambda x: x.flatten(1).sum(1), torch.rand(2, 1, 3, 3), 0.1)
+        attack(lambda x: x.flatten(1).sum(1), torch.rand(2, 1, 3, 3), 0.1)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        partial(fgsm, ball=Linf(0.1)),
+        partial(pgd, ball=Linf(0.1), steps=3),
+        partial(pgd, ball=L2(0.1), steps=3),
+        partial(pgd, ball=Linf(0.1), steps=2, restarts=2),
+        partial(attacks.released_fgsm_l2, radius=0.1),
+        partial(attacks.released_pgd_l2, radius=0.1, steps=3),
+    ],
+)
+def test_a_model_that_gives_nan_does_not_pass_for_a_robust_one(attack):
+    model, x, y = CNN(), torch.rand(3, 1, 28, 28), torch.zeros(3, dtype=torch.long)
+    attack(attacks.untargeted(model, y), x)
+    with torch.no_grad():
+        next(model.parameters())[0] = float("nan")
+    with pytest.raises(FloatingPointError, match="a gradient of the objective was nan"):
+        attack(attacks.untargeted(model, y), x)
+
+
+def test_one_image_with_a_nan_gradient_is_enough():
+    def objective(x):
+        return (x - 0.5).flatten(1).sum(1).abs().sqrt()  # at 0.5 its slope is infinite times 0
+
+    x = torch.full((3, 1, 1, 1), 0.25)
+    fgsm(objective, x, Linf(0.1))
+    x[1] = 0.5
+    with pytest.raises(FloatingPointError, match="nan"):
+        fgsm(objective, x, Linf(0.1))
 
 
 @pytest.mark.parametrize("make", [attacks.untargeted, attacks.targeted, attacks.paths])
@@ -1228,7 +1260,8 @@ def test_a_chunk_has_an_image(chunk):
 
 @pytest.mark.parametrize("ball", [attacks.Linf(0.1), attacks.L2(1.0)])
 def test_no_step_of_pgd_asks_the_device_for_a_number(ball, monkeypatch):
-    monkeypatch.setattr(attacks, "_check_images", lambda x, bounds: None)  # the one question of a call
+    monkeypatch.setattr(attacks, "_check_images", lambda x, bounds: None)  # one question when a call begins,
+    monkeypatch.setattr(attacks, "_check_gradients", lambda total: None)  # and one when it ends
     monkeypatch.setattr(attacks, "_check_classes", lambda y: None)
     with torch.device("meta"):  # what asks for a value raises there
         model, x, y = CNN(), torch.rand(6, 1, 28, 28), torch.zeros(6, dtype=torch.long)

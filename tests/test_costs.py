@@ -55,6 +55,35 @@ def test_without_measurements_the_error_tells_how_to_make_them(results):
     assert costs.gpu_note() == "No measurements on a GPU are recorded."
 
 
+def test_a_group_that_is_missing_is_named(measured, monkeypatch):
+    monkeypatch.setattr(
+        records, "benchmark", lambda kind: {"loss": measured["loss"], "step": measured["step"]}
+    )
+    with pytest.raises(
+        RecordError, match=r"attack, growth in .*benchmark-cpu\.json is missing; run: make bench"
+    ):
+        costs.benchmark()
+
+
+def test_every_machine_is_named_with_the_groups_that_it_measured(measured):
+    other = {
+        **measured["step"]["provenance"],
+        "processor": "Another",
+        "instructions": "AVX9",
+        "date": "2030-01-02T",
+    }
+    two = {
+        "loss": measured["loss"],
+        "step": {**measured["step"], "provenance": other},
+        "growth": measured["growth"],
+    }
+    first, second = costs.provenance(two).split("; ")
+    assert first.startswith(f"loss, growth: {records.processor()} with ")
+    assert second.startswith("step: Another with AVX9, ") and "2030-01-02" in second
+    two["growth"] = {**two["growth"], "provenance": {**other, "date": "2030-01-04T"}}
+    assert "2030-01-02 to 2030-01-04" in costs.provenance(two)
+
+
 def test_a_benchmark_of_one_group_on_a_gpu_is_shown_without_the_others(measured, monkeypatch):
     monkeypatch.setattr(records, "benchmark", lambda kind: {"loss": measured["loss"]})
     assert costs.gpu_note().endswith("\n\n" + costs.loss_table(measured))

@@ -70,6 +70,11 @@ def test_the_presets_are_the_two_columns_of_the_comparison():
     assert Preset() == PAPER and set(PRESETS) == {"paper", "official"}
 
 
+def test_a_preset_of_another_layer_is_refused():
+    with pytest.raises(ValueError, match="layer is 'features' or 'random', got 'conv1'"):
+        Preset(layer="conv1")
+
+
 # --- Layers --------------------------------------------------------------------------------------
 
 

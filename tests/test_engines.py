@@ -48,9 +48,11 @@ def test_several_jobs_or_devices_mean_processes_on_this_machine():
     assert plan("joblib", jobs=1) == Plan("joblib", (None,), 1, None)
 
 
-def test_an_engine_alone_gets_a_job_for_every_core(monkeypatch):
+@pytest.mark.parametrize("gpu, jobs", [(False, 7), (True, 1)])
+def test_an_engine_alone_gets_a_job_for_every_core_or_the_one_gpu(monkeypatch, gpu, jobs):
     monkeypatch.setattr(engines.joblib, "cpu_count", lambda: 7)
-    assert len(plan("joblib").slots) == 7
+    monkeypatch.setattr(engines.torch.cuda, "is_available", lambda: gpu)
+    assert len(plan("joblib").slots) == jobs
 
 
 @pytest.mark.parametrize("jobs, share", [(1, 5), (2, 2), (3, 1), (5, 1), (9, 1)])

@@ -133,6 +133,13 @@ def test_lines_draws_each_series(log):
     assert axis.get_xscale() == ("log" if log else "linear")
 
 
+def test_more_series_than_looks_are_all_drawn():
+    series = {f"series {i}": [i, i + 1] for i in range(8)}
+    assert len(figures.lines([1, 2], series, xlabel="x", ylabel="y").axes[0].lines) == 8
+    arms = [f"arm {i}" for i in range(8)]
+    assert len(figures._looks(arms)) == 8
+
+
 def test_predictability_draws_each_pair_in_both_directions_and_leaves_collapsed_ones_out_of_the_mean():
     axis = figures.predictability(transfer_record()).axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["regular", "decorrelated"]

@@ -566,6 +566,8 @@ def test_transfer_matrix_refuses_a_wrong_number_of_image_sets_or_images():
         measures.transfer_matrix([SOURCE, TARGET], [ATTACKED], ZEROS)
     with pytest.raises(ValueError, match=r"5 images need labels of shape \(5,\), got \(6,\)"):
         measures.transfer_matrix([SOURCE, TARGET], [ATTACKED, ATTACKED[:5]], ZEROS)
+    with pytest.raises(ValueError, match=r"1 images need labels of shape \(1,\), got \(6,\)"):
+        measures.transfer_matrix([SOURCE, TARGET], [ATTACKED, ATTACKED], ZEROS, ATTACKED[:1])
 
 
 # --- Intervals -----------------------------------------------------------------------------------

@@ -356,6 +356,36 @@ def test_a_checkpoint_of_more_epochs_than_asked_for_is_refused(start, schedule):
         run(start(), epochs=1, schedule=schedule, checkpoint=checkpoint)
 
 
+@pytest.mark.parametrize(
+    "first, second, told",
+    [
+        ({}, {"schedule": "one_cycle"}, "schedule constant, here one_cycle"),
+        ({"schedule": "one_cycle"}, {}, "schedule one_cycle, here constant"),
+        ({}, {"learning_rate": 0.25}, r"learning rate 0\.\d+, here 0\.25"),
+        (
+            {"schedule": "one_cycle", "learning_rate": 0.5},
+            {"schedule": "one_cycle", "learning_rate": 0.25},
+            r"learning rate 0\.5, here 0\.25",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(start, first, second, told):
+    checkpoint = Memory()
+    with pytest.raises(Interrupted):
+        run(start(), epochs=3, checkpoint=checkpoint, progress=stopping(2), **first)
+    with pytest.raises(ValueError, match=told):
+        run(start(), epochs=3, checkpoint=checkpoint, **second)
+
+
+def test_a_checkpoint_of_more_models_is_refused(start):
+    objective, batches = start()
+    pair = Objective((*objective.models, nn.Linear(1, 1)), objective.terms)
+    checkpoint = Memory()
+    run((pair, batches), epochs=1, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match=f"models {len(pair.models)}, here {len(objective.models)}"):
+        run(start(), epochs=2, checkpoint=checkpoint)
+
+
 # --- The one-cycle schedule ----------------------------------------------------------------------
 
 
