@@ -200,6 +200,7 @@ def plain(value: MeanInterval, digits: int = 2) -> str:
     if value.n == 0:
         return "no value"
     text = f"{round(value.mean, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+    text = text.replace("-", "−")
     return text if math.isnan(value.half_width) else f"{text} ± {value.half_width:.{digits}f}"
 
 

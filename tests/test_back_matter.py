@@ -153,6 +153,16 @@ def test_readme_says_what_the_records_say(committed):
     assert front.with_finding(text) == text, "a record has changed: run `make finding`"
 
 
+def test_readmes_example_runs_as_it_stands_but_on_fewer_images(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    for many, few in (("20_000", "3000"), ("limit=1000", "limit=100")):
+        assert code.count(many) == 1
+        code = code.replace(many, few)
+    exec(code, {})
+    rate, loss = map(float, capsys.readouterr().out.split())
+    assert 0 <= rate <= 1 and loss > 0
+
+
 def test_readmes_figure_is_of_the_largest_record(committed):
     drawn = Image.open(front.FIGURE).text["Description"]
     assert drawn == records.best("transfer").caption(), "a record has changed: run `make finding`"

@@ -132,7 +132,7 @@ def test_a_table_aligns_its_first_column_left_and_the_others_right():
 def test_a_mean_that_rounds_to_zero_has_no_minus_sign():
     assert summaries.plain(MeanInterval(-0.004, 0.1, 3), 1) == "0.0 ± 0.1"
     assert summaries.percent(MeanInterval(-0.001, 0.01, 3)) == "0 ± 1 %"
-    assert summaries.plain(MeanInterval(-0.06, 0.1, 3), 1) == "-0.1 ± 0.1"
+    assert summaries.plain(MeanInterval(-0.06, 0.1, 3), 1) == "−0.1 ± 0.1"
 
 
 @pytest.mark.parametrize(
