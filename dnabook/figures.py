@@ -143,10 +143,11 @@ def predictability(record: Record) -> Figure:
     return _signed(figure, record)
 
 
-def transfer(record: Record, *, conditioned: bool = True) -> Figure:
+def transfer(record: Record, *, conditioned: bool = True, variants: Record | None = None) -> Figure:
     """Figure 3: transfer rate against ε for every architecture, attack and arm, mean and interval over pairs.
 
     conditioned: only images that both models classify correctly before the attack; False: as printed.
+    variants: the record of that name, of which the corrected loss becomes another arm, where it was attacked.
     Intervals are shown from three pairs on.
     """
     names = [a for a in ATTACKS if a in record.config["attacks"]]
@@ -155,25 +156,23 @@ def transfer(record: Record, *, conditioned: bool = True) -> Figure:
     ]
     figure, grid = _figure(len(architectures), len(names), (2.5 * len(names), 2.6 * len(architectures)),
                            sharex=True, sharey=True)  # fmt: skip
-    kept = summaries.healthy(record)
-    epsilons = record.config["epsilons"]
-    for row, architecture in zip(grid, architectures, strict=True):
-        for axis, name in zip(row, names, strict=True):
-            for shift, (arm, (_, colour, marker)) in enumerate(ARMS.items()):
+    curves = [(record, {"arm": arm}, *look) for arm, look in ARMS.items()]
+    if variants:
+        curves.append((variants, {"variant": "corrected"}, "corrected loss", *SERIES[3]))
+    for shift, (source, which, label, colour, marker) in enumerate(curves):
+        kept, epsilons = summaries.healthy(source), source.config["epsilons"]
+        for row, architecture in zip(grid, architectures, strict=True):
+            for axis, name in zip(row, names, strict=True):
+                where = {"architecture": architecture, "attack": name, **which}
                 means = [
-                    summaries.transfer(kept, conditioned=conditioned, architecture=architecture, arm=arm,
-                                       attack=name, epsilon=epsilon)
+                    summaries.transfer(kept, conditioned=conditioned, epsilon=epsilon, **where)
                     for epsilon in epsilons
-                ]  # fmt: skip
-                x = np.array(epsilons) + 0.002 * (shift - 1)
-                heights, errors = [m.mean for m in means], [_bar(m) for m in means]
-                axis.errorbar(x, heights, errors, color=colour, marker=marker, capsize=3, lw=1.3)
-            axis.set(title=ATTACKS[name] if architecture == architectures[0] else None, ylim=(0, 1.02))
-        row[0].set(ylabel=f"{ARCHITECTURES[architecture]}\ntransfer rate")
-    for axis in grid[-1]:
-        axis.set(xlabel="ε", xticks=epsilons)
-    for arm, (label, colour, marker) in ARMS.items():
-        lost = {a: summaries.collapsed(record, arm=arm, architecture=a) for a in architectures}
+                ]
+                if any(mean.n for mean in means):
+                    x = np.array(epsilons) + 0.002 * (shift - 1)
+                    heights, errors = [m.mean for m in means], [_bar(m) for m in means]
+                    axis.errorbar(x, heights, errors, color=colour, marker=marker, capsize=3, lw=1.3)
+        lost = {a: summaries.collapsed(source, architecture=a, **which) for a in architectures}
         notes = [
             f"{broken} of {of} {ARCHITECTURES[a]} pairs collapsed"
             for a, (broken, of) in lost.items()
@@ -182,7 +181,13 @@ def transfer(record: Record, *, conditioned: bool = True) -> Figure:
         if any(of for _, of in lost.values()):
             text = f"{label} ({', '.join(notes)})" if notes else label
             grid[0, 0].plot([], [], marker=marker, color=colour, label=text)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    for row, architecture in zip(grid, architectures, strict=True):
+        row[0].set(ylabel=f"{ARCHITECTURES[architecture]}\ntransfer rate", ylim=(0, 1.02))
+    for axis, name in zip(grid[0], names, strict=True):
+        axis.set(title=ATTACKS[name])
+    for axis in grid[-1]:
+        axis.set(xlabel="ε", xticks=record.config["epsilons"])
+    figure.legend(loc="outside upper center", ncols=2 if variants else 3, frameon=False)
     return _signed(figure, record)
 
 

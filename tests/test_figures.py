@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -50,6 +51,24 @@ def test_transfer_draws_the_mean_rates_of_every_arm_and_counts_collapsed_pairs()
     figure = figures.transfer(transfer_record())
     assert drawn_heights(figure.axes[0]) == [0.2, 0.8]
     assert "decorrelated (1 of 3 CNN pairs collapsed)" in words(figure)
+
+
+def test_the_corrected_loss_is_drawn_where_it_was_attacked():
+    pairs = transfer_record()
+    variants = replace(pairs, trials=[
+        {**t, "setting": {"architecture": "cnn", "variant": "corrected"}}
+        for t in pairs.trials if t["setting"]["arm"] == "decorrelated"
+    ])  # fmt: skip
+    pairs.config["attacks"] = ["fgsm-linf", "pgd-linf"]
+    for one in pairs.trials:
+        rows = one["values"]["transfer"]
+        one["values"]["transfer"] = rows + [{**row, "attack": "fgsm-linf"} for row in rows]
+    for one in variants.trials:
+        rows = one["values"]["transfer"]
+        one["values"] = {**one["values"], "transfer": [r for r in rows if r["attack"] == "pgd-linf"]}
+    figure = figures.transfer(pairs, variants=variants)
+    assert "corrected loss (1 of 3 CNN pairs collapsed)" in words(figure)
+    assert [len(axis.containers) for axis in figure.axes] == [2, 3]  # FGSM, PGD
 
 
 def test_every_recorded_figure_states_scale_seeds_device_and_date():
