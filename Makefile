@@ -13,6 +13,7 @@
 PYTHON ?= python3
 SCALE ?= $(or $(DNABOOK_SCALE),laptop)
 OPTIONS ?=
+SPREAD ?= -n auto --maxprocesses 4
 BIN := .venv/bin
 PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/conclusion.md book/scoreboard.md book/errata.md book/status.md book/costs.md
 
@@ -27,12 +28,14 @@ records: .venv/.ok
 	DNABOOK_SCALE=$(SCALE) $(BIN)/python -m dnabook run all
 
 units: .venv/.ok
-	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q
+	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q $(SPREAD) --dist loadfile
 
 # Records of an earlier state of the code would hide what is broken in this one.
 test: units
 	rm -f book/results/*-smoke.*
-	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 -o timeout=1200 book
+	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m dnabook run all
+	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q $(SPREAD) --maxschedchunk 1 \
+		--nbmake --nbmake-timeout=600 -o timeout=1200 book
 
 lint: .venv/.ok
 	$(BIN)/ruff check .

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -93,7 +92,7 @@ def peak_memory(reset: bool = False) -> float:
         status = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**10
     except (OSError, AttributeError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return records._peak_memory() / 2**20
 
 
 # --- The correlation loss ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -21,6 +22,9 @@ from dnabook.models import FullyConnected, seeded
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Mistakes are told in one line on stderr, status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a pipe on Windows, or an old locale, has no λ: "?" in its place
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="dnabook", description=dnabook.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"dnabook {dnabook.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -57,7 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     try:
-        return {"list": _list, "run": _run, "show": _show, "doctor": _doctor}[options.command](options)
+        status = {"list": _list, "run": _run, "show": _show, "doctor": _doctor}[options.command](options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has seen enough: dnabook show transfer | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, data.DataError, records.RecordError) as error:
         print(f"dnabook: {error}", file=sys.stderr)
         return 2
@@ -71,7 +80,9 @@ def _list(options) -> int:
         print(f"{name}: {records.experiment(name).TITLE}")
         for scale in records.SCALES:
             record = records.current(name, scale)
-            print(f"  {scale:7}", record.caption() if record else "not recorded")
+            other = record is None and records.load(name, scale) is not None
+            told = record.caption() if record else "not recorded" + " under this configuration" * other
+            print(f"  {scale:7}", told)
     return 0
 
 
@@ -83,7 +94,7 @@ def _run(options) -> int:
     for name in NAMES if options.name == "all" else [options.name]:
         try:
             record = records.make(name, options.scale, seeds=seeds, devices=devices, **wishes)
-        except records.MissingTrials as error:
+        except (records.MissingTrials, data.DataError) as error:  # other experiments may do
             print(f"dnabook: {error}", file=sys.stderr)
             status = 2
             continue
@@ -109,8 +120,15 @@ def _show(options) -> int:
     scales = [options.scale] if options.scale else reversed(records.SCALES)
     record = next(filter(None, (records.load(options.name, scale) for scale in scales)), None)
     if record is None:
-        raise records.RecordError(f"nothing is recorded of {options.name}; try: dnabook run {options.name}")
+        at, option = (
+            (f" at {options.scale} scale", f" --scale {options.scale}") if options.scale else ("", "")
+        )
+        raise records.RecordError(
+            f"nothing is recorded of {options.name}{at}; try: dnabook run {options.name}{option}"
+        )
     print(records.experiment(record.name).TITLE, record.caption(), sep="\n")
+    if record.config != records.config_of(record.name, record.scale):
+        print("made under another configuration than the code has now; run it again")
     for name, value in record.config.items():
         print(f"  {name}: {value}")
     for trial in record.trials:
@@ -149,10 +167,19 @@ def _doctor(options) -> int:
     size = sum(file.stat().st_size for file in data.cache_folder().rglob("*.pt"))
     print(f"checkpoints in the cache: {size / 2**20:.0f} MiB")
     faults = _device_faults(data.default_device())
+    try:
+        records.check_folders()
+    except records.RecordError as error:
+        faults += 1
+        print(error)
     for split in ("train", "test"):
         images = data.load("mnist", split, device="cpu")
         print(f"mnist {split}: {len(images)} images, digest {images.digest}")
-    print(f"cifar10: DNABOOK_DATA is {os.environ.get('DNABOOK_DATA') or 'unset; torchvision downloads'}")
+    given = os.environ.get("DNABOOK_DATA")
+    print(f"cifar10: DNABOOK_DATA is {given or 'unset; torchvision downloads'}")
+    if given and not Path(given).expanduser().exists():
+        faults += 1
+        print(f"DNABOOK_DATA names {given}, which does not exist")
     for name in NAMES:
         for scale in records.SCALES:
             record = records.load(name, scale)

@@ -14,6 +14,8 @@ import hashlib
 import http.client
 import io
 import os
+import socket
+import ssl
 import tarfile
 import urllib.error
 import zlib
@@ -54,7 +56,7 @@ class Images:
     """A labelled image set held as two tensors.
 
     x: (N, C, H, W) float32 in [0, 1];  y: (N,) int64 class indices.
-    name: the data set, with its caveats ("cifar10 (JPEG q75)").  split: "train" or "test".
+    name: the data set, with its caveats ("cifar10 (JPEG)").  split: "train" or "test".
     digest: first 12 hex digits of the SHA-256 of the pixels and labels as stored, before any subset; for
       color-mnist, which is coloured later, of its name too.
     """
@@ -234,13 +236,16 @@ _CIFAR10_HELP = (
 
 
 # How a download fails: no way there, refused, broken off, or too slow.
-_NO_DOWNLOAD = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_NO_DOWNLOAD = (
+    urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError,
+)  # fmt: skip
+PATIENCE = 60  # seconds without a byte, after which a download has failed
 
 
 def cache_folder() -> Path:
     """Downloads and checkpoints: $DNABOOK_CACHE, else $XDG_CACHE_HOME/dnabook, else ~/.cache/dnabook."""
     if given := os.environ.get("DNABOOK_CACHE"):
-        return Path(given)
+        return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dnabook"
 
 
@@ -261,13 +266,24 @@ def _cifar10_torchvision(root: Path, split: str, *, download: bool):
 
     alone = FileLock(root / "cifar10.lock") if download else contextlib.nullcontext()
     try:  # torchvision compares the MD5 of every file, before and after unpacking
-        with alone:
+        with alone, _patient():
             data = CIFAR10(root, train=split == "train", download=download)
     except Exception as error:
         here = not download or (root / CIFAR10.base_folder).exists()
         kind = DownloadError if isinstance(error, _NO_DOWNLOAD) and not here else DataError
         raise kind(f"CIFAR-10 in {root} is missing or damaged ({error}); {_CIFAR10_HELP}") from error
-    return np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)), np.array(data.targets), "cifar10"
+    return np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)), np.array(data.targets, np.int64), "cifar10"
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Connections that fail after `PATIENCE`; torchvision would wait without end."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _cifar10_jpeg(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, str]:
@@ -295,7 +311,7 @@ def _cifar10_jpeg(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, str]:
         if image.shape != (32, 32, 3):
             raise DataError(f"{split}/{path} in {root} is {image.shape}, expected (32, 32, 3)")
         x[i] = image.transpose(2, 0, 1)
-    y = np.array([CIFAR10_CLASSES.index(path.split("/")[0]) for path in paths])
+    y = np.array([CIFAR10_CLASSES.index(path.split("/")[0]) for path in paths], np.int64)
     order = np.random.default_rng(0).permutation(len(y))  # so that the first n images are of all classes
     return x[order], y[order], "cifar10 (JPEG)"
 

@@ -181,7 +181,10 @@ def _in_a_process(
         return index, value if fine else Failure(value)
     if process.returncode > 0:
         return index, Failure(f"its process ended with status {process.returncode}")
-    name = signal.Signals(-process.returncode).name
+    try:
+        name = signal.Signals(-process.returncode).name
+    except ValueError:  # a real-time signal has no name
+        name = f"signal {-process.returncode}"
     hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
     return index, Failure(f"its process was ended by {name}{hint}")
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, ImageStat
 from torch import Tensor, nn
 
 from dnabook import attacks, figures, measures, summaries, widgets
@@ -442,9 +442,12 @@ def uploaded(value: Any) -> Tensor:
         raise ValueError("nothing is uploaded yet: choose a picture of one digit")
     try:
         with Image.open(io.BytesIO(bytes(files[-1]["content"]))) as image:
-            grey = image.convert("L")
-    except OSError as error:
+            grey, alpha = ImageOps.exif_transpose(image).convert("RGBA").convert("LA").split()
+    except (OSError, Image.DecompressionBombError) as error:
         raise ValueError("this file is not a picture that can be read") from error
+    if alpha.getextrema()[0] < 255:  # on a transparent ground: black under light ink, white under dark
+        light = alpha.getbbox() and ImageStat.Stat(grey, alpha).mean[0] > 127
+        grey = Image.composite(grey, Image.new("L", grey.size, 0 if light else 255), alpha)
     grey.thumbnail((280, 280))
     return as_digit(torch.tensor(list(grey.tobytes()), device="cpu").reshape(grey.height, grey.width) / 255)
 

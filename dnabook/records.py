@@ -31,7 +31,9 @@ from typing import IO, Any
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save
 from tqdm.auto import tqdm
 
 import dnabook
@@ -153,7 +155,7 @@ def folder() -> Path:
     package = Path(__file__).parent
     checkout = package.parent / "book" / "results"
     given = os.environ.get("DNABOOK_RESULTS")
-    return Path(given) if given else checkout if checkout.is_dir() else package / "results"
+    return Path(given).expanduser() if given else checkout if checkout.is_dir() else package / "results"
 
 
 def path(name: str, scale: str) -> Path:
@@ -171,7 +173,11 @@ def _load(file: Path) -> Record | None:
         return None
     try:
         record = Record(**json.loads(file.read_text(encoding="utf-8")))
+        if not isinstance(record.trials, list):
+            raise TypeError("its trials are no list")
         for trial in record.trials:
+            if missing := {"setting", "seed", "values", "provenance"} - trial.keys():
+                raise KeyError(", ".join(sorted(missing)))
             trial["values"] = _replaced(trial["values"], lambda v: v is None, math.nan)
     except (ValueError, TypeError, KeyError) as error:
         raise RecordError(f"{file} is not a record ({error}); restore it or delete it") from error
@@ -284,7 +290,9 @@ def make(
     missing = [(s, seed) for seed in seeds for s in settings if not record.find(s, seed)]
     if not missing:
         return record
-    _check_folder()
+    check_folders()
+    if weights_path(name, scale).exists():
+        _read_weights(weights_path(name, scale))
     head = dataclasses.replace(record, trials=[])  # what a call needs to know
     calls = [(head, setting, seed) for setting, seed in missing]
     results = engines.results(_run_call, calls, plan) if plan else _here(calls, usable[0], threads, progress)
@@ -348,7 +356,7 @@ def _usable(device: torch.device | str) -> torch.device:
     """The device, once a tensor has been put there: a wrong name stops before any work starts."""
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
             f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]})"
         ) from error
@@ -416,15 +424,16 @@ def _repeatable(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-def _check_folder() -> None:
-    """Stop before hours of work whose results could not be saved."""
-    try:
-        folder().mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder()).close()
-    except OSError as error:
-        raise RecordError(
-            f"nothing can be written in {folder()} ({error.strerror}); set DNABOOK_RESULTS to another folder"
-        ) from error
+def check_folders() -> None:
+    """Raises RecordError where records or checkpoints could not be written, before hours of work."""
+    for place, variable in ((folder(), "DNABOOK_RESULTS"), (data.cache_folder(), "DNABOOK_CACHE")):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            raise RecordError(
+                f"nothing can be written in {place} ({error.strerror}); set {variable} to another folder"
+            ) from error
 
 
 def _lock(file: Path) -> FileLock:
@@ -545,7 +554,9 @@ def _provenance(device: torch.device) -> dict[str, Any]:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type.upper()} {platform.machine()}"
 
 
 def _peak_memory() -> int:
@@ -597,7 +608,7 @@ def weights(record: Record) -> dict[str, Any]:
             f"and run: dnabook run {record.name} --scale {record.scale}"
         )
     found: dict[str, Any] = {}
-    for key, value in load_file(file).items():
+    for key, value in _read_weights(file).items():
         name, _, parameter = key.partition("/")
         value = value.float() if value.dtype == torch.float16 else value
         if parameter:
@@ -605,6 +616,14 @@ def weights(record: Record) -> dict[str, Any]:
         else:
             found[name] = value
     return found
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, read whole: Windows replaces no file that is mapped into memory."""
+    try:
+        return tensors_of(file.read_bytes())
+    except SafetensorError as error:
+        raise RecordError(f"{file} holds no weights ({error}); restore it or delete it") from error
 
 
 def _tensors(items: dict[str, torch.nn.Module | torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -624,7 +643,7 @@ def _tensors(items: dict[str, torch.nn.Module | torch.Tensor]) -> dict[str, torc
 
 def _save_weights(file: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Put tensors into a record's file of weights, beside what other trials put there."""
-    kept = load_file(file) if file.exists() else {}
+    kept = _read_weights(file) if file.exists() else {}
     _write(file, save({**kept, **tensors}))
 
 

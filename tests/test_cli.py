@@ -1,6 +1,8 @@
 """The command line, on a made-up instant experiment: what it prints, where, and with which exit status."""
 
+import io
 import runpy
+import subprocess
 import sys
 import types
 from dataclasses import dataclass
@@ -163,6 +165,33 @@ def test_a_data_error_is_told_in_one_line(fake, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == "dnabook: train-images.gz is missing"  # after a bar
 
 
+def test_run_all_goes_on_where_one_experiment_lacks_its_data(fake, capsys, monkeypatch):
+    other = types.ModuleType("dnabook.experiments.other")
+    vars(other).update({name: value for name, value in vars(fake).items() if not name.startswith("__")})
+    other.run = lambda *_: (_ for _ in ()).throw(data.DataError("cifar10 is damaged"))
+    monkeypatch.setitem(sys.modules, other.__name__, other)
+    for place in (records, cli):
+        monkeypatch.setattr(place, "NAMES", ("other", "made_up"))
+    assert main(["run", "all", "--device", "cpu"]) == 2
+    assert "dnabook: cifar10 is damaged" in capsys.readouterr().err
+    assert len(fake.runs) == 2
+
+
+def test_a_terminal_without_greek_letters_gets_question_marks(fake, monkeypatch):
+    fake.TITLE = "λ as a dial"
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["list"]) == 0
+    out.flush()
+    assert out.buffer.getvalue().startswith(b"made_up: ? as a dial")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    command = f"{sys.executable} -u -m dnabook list | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=240)
+    assert done.stderr == "" and len(done.stdout.splitlines()) == 1
+
+
 def test_a_trial_that_fails_is_told_in_one_line_and_the_others_are_made(fake, capsys):
     ran = fake.run
     fake.run = lambda config, setting, *rest: (
@@ -280,6 +309,21 @@ def test_show_takes_the_scale_it_is_given(fake, capsys):
 def test_show_of_nothing_recorded_says_how_to_record_it(fake, capsys):
     assert main(["show", "made_up"]) == 2
     assert capsys.readouterr().err == "dnabook: nothing is recorded of made_up; try: dnabook run made_up\n"
+    run("--scale", "laptop")
+    capsys.readouterr()
+    assert main(["show", "made_up", "--scale", "paper"]) == 2
+    assert capsys.readouterr().err == (
+        "dnabook: nothing is recorded of made_up at paper scale; try: dnabook run made_up --scale paper\n"
+    )
+
+
+def test_list_and_show_say_that_a_record_is_of_another_configuration(fake, capsys):
+    run("--scale", "laptop")
+    fake.SCALES = {**fake.SCALES, "laptop": Config(size=9)}
+    capsys.readouterr()
+    assert main(["list"]) == 0 and "laptop  not recorded under this configuration" in capsys.readouterr().out
+    assert main(["show", "made_up"]) == 0
+    assert "made under another configuration than the code has now" in capsys.readouterr().out
 
 
 # --- doctor --------------------------------------------------------------------------------------
@@ -313,6 +357,18 @@ def test_doctor_returns_1_for_a_record_of_another_configuration(fake, capsys, qu
     lines = capsys.readouterr().out.splitlines()
     assert f"{records.path('made_up', 'smoke')}: made under another configuration; run it again" in lines
     assert lines[-1] == "1 fault(s), named above"
+
+
+def test_doctor_names_folders_that_cannot_be_used(fake, capsys, quick_data, monkeypatch, tmp_path):
+    obstacle = tmp_path / "a file"
+    obstacle.touch()
+    monkeypatch.setenv("DNABOOK_CACHE", str(obstacle / "cache"))
+    monkeypatch.setenv("DNABOOK_DATA", str(tmp_path / "nowhere"))
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any("nothing can be written in" in line and "DNABOOK_CACHE" in line for line in lines)
+    assert f"DNABOOK_DATA names {tmp_path / 'nowhere'}, which does not exist" in lines
+    assert lines[-1] == "2 fault(s), named above"
 
 
 def test_doctor_finds_a_device_that_computes_otherwise(fake, capsys, quick_data, monkeypatch):

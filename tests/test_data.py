@@ -9,6 +9,8 @@ import os
 import pickle
 import re
 import shutil
+import socket
+import ssl
 import tarfile
 import time
 import urllib.error
@@ -24,7 +26,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dnabook import data
+from dnabook import data, records
 from dnabook.data import (
     CIFAR10_CLASSES,
     Batches,
@@ -368,6 +370,7 @@ def download(monkeypatch, tmp_path):
         (TimeoutError("too slow"), True),
         (ConnectionResetError("reset"), True),
         (http.client.IncompleteRead(b""), True),
+        (ssl.SSLEOFError("broken off"), True),
         (RuntimeError("File not found or corrupted."), False),
         (OSError(28, "No space left on device"), False),
         (PermissionError(13, "Permission denied"), False),
@@ -385,6 +388,25 @@ def test_only_a_download_that_fails_is_stood_in_for_not_whatever_goes_wrong_with
     assert isinstance(caught.value, DownloadError) == failed and caught.value.__cause__ is error
     if failed:
         assert load_or_stand_in("cifar10", "test", limit=3, device="cpu").name == "color-mnist"
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/cifar"
+        monkeypatch.setattr("torchvision.datasets.cifar.CIFAR10.url", url)
+        monkeypatch.setattr(data, "PATIENCE", 0.2)
+        with pytest.raises(DownloadError, match="timed out"):
+            load("cifar10", "test", device="cpu")
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("variable", ["DNABOOK_CACHE", "DNABOOK_RESULTS"])
+def test_a_tilde_is_the_users_home(variable, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv(variable, "~/here")
+    found = data.cache_folder() if variable == "DNABOOK_CACHE" else records.folder()
+    assert found == tmp_path / "here"
 
 
 def test_a_damaged_cifar10_in_the_cache_is_not_stood_in_for_without_a_network(

@@ -13,6 +13,7 @@ import traceback
 import types
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -195,9 +196,43 @@ def test_a_folder_that_cannot_be_written_stops_before_the_first_trial(fake, monk
     assert fake.runs == []
 
 
+def test_a_cache_that_cannot_be_written_stops_before_the_first_trial(fake, monkeypatch, tmp_path):
+    obstacle = tmp_path / "a file"
+    obstacle.touch()
+    monkeypatch.setenv("DNABOOK_CACHE", str(obstacle / "cache"))
+    with pytest.raises(RecordError, match=re.escape(str(obstacle / "cache")) + ".*set DNABOOK_CACHE"):
+        make()
+    assert fake.runs == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"trials": {}}, {"trials": [{"seed": 0, "values": {}, "provenance": {}}]}]
+)
+def test_what_is_not_made_of_trials_is_no_record(fake, change):
+    make()
+    records.path("made_up", "smoke").write_text(json.dumps({**saved(), **change}))
+    with pytest.raises(RecordError, match=r"made-up-smoke\.json is not a record"):
+        records.load("made_up", "smoke")
+
+
+def test_damaged_weights_stop_before_a_trial_that_could_not_be_saved(fake):
+    record = make(seeds=[1])
+    file = records.weights_path("made_up", "smoke")
+    file.write_text("version https://git-lfs.github.com/spec/v1")
+    for use in (partial(make, seeds=[0]), partial(records.weights, record)):
+        with pytest.raises(RecordError, match=r"made-up-smoke\.safetensors holds no weights"):
+            use()
+    assert {seed for _, seed in fake.runs} == {1}
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
+def test_a_trials_device_is_named_as_what_it_is(device):
+    assert records._device_name(torch.device(device)).split()[0] == device.upper()
+
+
 def test_a_complete_record_is_read_without_writing_anything(fake, monkeypatch):
     record = make()
-    for name in ("_check_folder", "_lock"):
+    for name in ("check_folders", "_lock"):
         monkeypatch.setattr(records, name, None)
     assert make() == record
 

@@ -117,7 +117,11 @@ def faults(small_site):
     if site_check.chromium() is None:
         pytest.skip("Chromium is not installed")
     found: dict[str, list] = {}
-    for fault in site_check.check(small_site, small_site.folder / "_shots"):
+    shots = small_site.folder / "_shots"
+    shots.mkdir()
+    for name in ("mine.txt", "a-page-that-is-no-more-phone.png"):
+        (shots / name).touch()
+    for fault in site_check.check(small_site, shots):
         found.setdefault(fault.page.removesuffix(".html"), []).append(fault)
     return found
 
@@ -144,9 +148,10 @@ def test_a_page_without_language_and_title_a_silent_search_and_a_wrong_sitemap_a
 
 
 def test_every_page_is_photographed_in_light_dark_on_a_phone_and_in_print(faults, small_site):
-    shots = {file.name for file in (small_site.folder / "_shots").iterdir()}
+    shots = {file.name for file in (small_site.folder / "_shots").iterdir()} - {"mine.txt"}
     assert {f"sound-{guise}.png" for guise in ("light", "dark", "phone", "print")} <= shots
     assert len(shots) == 4 * (len(small_site.pages()) - 1)  # the redirect is not a page to look at
+    assert (small_site.folder / "_shots" / "mine.txt").exists()
 
 
 @pytest.mark.parametrize(

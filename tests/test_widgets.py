@@ -447,6 +447,32 @@ def test_an_uploaded_picture_is_read_whatever_its_size_and_ground(desk, pair, mn
     assert f"model 1 reads {int(mnist_test.y[1])} (" in desk.shown.img["alt"]
 
 
+@pytest.mark.parametrize("ink", [0, 255])
+def test_ink_on_a_transparent_ground_is_seen_whatever_its_colour(ink, mnist_test):
+    digit = (mnist_test.x[1, 0].numpy() * 255).astype(np.uint8).repeat(6, 0).repeat(6, 1)
+    file = io.BytesIO()
+    Image.fromarray(np.stack([np.full_like(digit, ink)] * 3 + [digit], 2), "RGBA").save(file, format="PNG")
+    x = pieces.uploaded(uploads(file.getvalue())[0])
+    assert (x - mnist_test.x[1]).abs().mean() < 0.08
+
+
+def test_a_photograph_is_turned_as_its_camera_says(mnist_test):
+    digit = Image.fromarray((mnist_test.x[1, 0].numpy() * 255).astype(np.uint8).repeat(6, 0).repeat(6, 1))
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    digit.transpose(Image.Transpose.ROTATE_90).save(file, format="PNG", exif=exif)
+    x = pieces.uploaded(uploads(file.getvalue())[0])
+    assert (x - mnist_test.x[1]).abs().mean() < 0.08
+
+
+def test_a_picture_too_large_to_open_is_refused(monkeypatch):
+    file = io.BytesIO()
+    Image.new("L", (40, 40)).save(file, format="PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="not a picture that can be read"):
+        pieces.uploaded(uploads(file.getvalue())[0])
+
+
 def test_what_is_missing_or_unreadable_is_said_in_place_of_the_picture(desk):
     for which, message in (("drawn", "nothing is drawn yet"), ("uploaded", "nothing is uploaded yet")):
         desk.which.value = which

@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         reason = f"{missing[0]} is not built; try: make book" if missing else "Chromium is missing"
         print(f"pdf: {reason}", file=sys.stderr)
         return 2
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_bytes(printed(site, pages))
     print(f"pdf: {len(pages)} pages of the book in {given.out}")
     return 0

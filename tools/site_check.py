@@ -38,6 +38,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+LOOKS = ("light", "dark", "phone", "print")
 PHONE, DESK, SHEET = (
     {"width": 375, "height": 812},
     {"width": 1300, "height": 900},
@@ -372,7 +373,7 @@ class Reader:
         if tab.locator(".dnabook-frames").count():
             self.without_script(page)
         tab.evaluate(self.axe)
-        for theme in ("light", "dark"):
+        for theme in LOOKS[:2]:
             tab.emulate_media(color_scheme=theme)
             tab.evaluate(
                 "theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme
@@ -380,7 +381,7 @@ class Reader:
             self.faults += axe_faults(page, tab.evaluate(AXE), theme)
             self.shoot(tab, page, theme)
         tab.evaluate("Object.assign(document.documentElement.dataset, {theme: 'light', mode: 'light'})")
-        for name, size in (("phone", PHONE), ("print", SHEET)):
+        for name, size in zip(LOOKS[2:], (PHONE, SHEET), strict=True):
             tab.set_viewport_size(size)
             if name == "print":
                 tab.emulate_media(media="print", color_scheme="light")
@@ -446,8 +447,9 @@ def check(site: Site, shots: Path | None = None, word: str = "transfer") -> list
     from playwright.sync_api import sync_playwright
 
     if shots:
-        shutil.rmtree(shots, ignore_errors=True)
-        shots.mkdir(parents=True)
+        shots.mkdir(parents=True, exist_ok=True)
+        for old in (file for look in LOOKS for file in shots.glob(f"*-{look}.png")):
+            old.unlink()  # perhaps of a page that is no more; whatever else is there stays
     arguments = [
         "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",

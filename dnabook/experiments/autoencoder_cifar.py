@@ -67,6 +67,10 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     """
     images = data.load_or_stand_in(config.images, device=context.device)[: config.training.train_images]
     test = data.load_or_stand_in(config.images, "test", device=context.device)[: config.clean_images]
+    if images.name != test.name:
+        raise data.DownloadError(
+            f"training images are {images.name}, test images {test.name}: CIFAR-10 came in between; run again"
+        )
     autoencoder, classifier, history = train(config.training, ARMS[setting["arm"]], images, seed, context)
     if setting["arm"] == "dna":
         some = test[:EXAMPLES]  # so that the chapter's live cells have photographs where none can be had
