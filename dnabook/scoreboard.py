@@ -154,17 +154,21 @@ def _relation(record: Record) -> str:
     return (
         "The features of two CNNs follow linearly from each other: "
         f"{_affine(record).ours.removesuffix(f' held out, {AVERAGED}')} on images the fit has not seen, "
-        f"{AVERAGED}. An untrained "
-        "network's features predict much of a trained one's, too (chapter 3). Distance between "
+        f"{AVERAGED}. In a miniature of chapter 3 (one pair, not recorded) an untrained "
+        "network's features predict much of a trained one's, too. Distance between "
         f"parameters and transfer have a rank correlation of {plain(rho)} at ε = 0.10, where the paper "
-        "sees none; within a seed R² ranks the pairs as distance does, so this does not tell which matters"
+        "sees none; within a seed R² falls almost exactly as distance grows, so this does not tell which "
+        "matters"
     )
 
 
 def _breaking(record: Record) -> str:
     kept = summaries.healthy(record)
     lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
-    text = f"In {lost} of {of} CNN pairs trained with the correlation loss a model does not learn to read"
+    text = (
+        f"In {lost} of {of} CNN pairs trained with the loss as released, on from the first step, a model "
+        "does not learn to read"
+    )
     if lost < of:
         ahead, back = map(plain, _falls_of_r2(kept))
         text += (
@@ -211,7 +215,7 @@ def _corrected(variants: Record, pairs: Record) -> str:
         for name, fall in falls.items()
         if fall and fall.n
     ]
-    return f"{text}. The rate falls {' and '.join(told)}" if told else text
+    return f"{text}. The rate of PGD at ε = 0.10 falls {' and '.join(told)}" if told else text
 
 
 def _two_necks(record: Record) -> str:
@@ -220,7 +224,7 @@ def _two_necks(record: Record) -> str:
 
     def level(arm: str) -> str:
         where = {"attack": "pgd", "epsilon": 0.10, "objective": "strongest"}
-        return percent(summaries.over(summaries.reconstruction_by_seed(record, arm=arm, **where)).mean)
+        return percent(summaries.reconstruction(record, arm=arm, **where))
 
     known = record.config["objectives"]
     released = f", {gain('released')} as the released code has it" if "released" in known else ""
@@ -429,7 +433,10 @@ def _cost(record: Record) -> Judgement:
             for arm in ("regular", "decorrelated")
         ]
         losses.append(difference(*by))
-        texts.append(f"{label} loses {_points(losses[-1])}" if losses[-1].n else f"no {label} pair is left")
+        one = ", which is one pair" * (losses[-1].n == 1)
+        texts.append(
+            f"{label} loses {_points(losses[-1])}{one}" if losses[-1].n else f"no {label} pair is left"
+        )
     lost, of = summaries.collapsed(record, architecture="cnn", arm="decorrelated")
     within = [absence(loss, 0.02) for loss in losses]
     text = f"{'; '.join(texts)}; {lost} of {of} CNN pairs collapse"
