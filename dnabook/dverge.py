@@ -7,7 +7,7 @@ distilled images as what they look like. Chapter 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ class Preset:
     def __post_init__(self) -> None:
         if self.layer not in (FEATURES, RANDOM):
             raise ValueError(f"layer is {FEATURES!r} or {RANDOM!r}, got {self.layer!r}")
+
+    @property
+    def turns(self) -> int:
+        """How often an epoch trains: once where both models learn together, else twice."""
+        return 1 if self.simultaneous else 2
 
 
 PRESETS = {
@@ -130,20 +135,29 @@ def train(
     preset: Preset = PRESETS["paper"],
     learning_rate: float = 5e-3,
     seed: int = 0,
+    memories: Sequence[Memory] | None = None,
 ) -> Iterator[dict[str, float]]:
     """DVERGE on a trained pair, in place: yields the mean losses after each epoch, both models in eval mode.
 
     batches   batches(0) and batches(1) give model 1 and model 2 their batches, each with its own
               `.generator`, as `data.Batches` does. Simultaneous presets use batches(0) alone.
     seed      draws the layers of a preset that picks them at random.
+    memories  `preset.turns` of them. Where they hold the states of an earlier call that was interrupted after
+              an epoch, the pair gets its weights back and training goes on with the next one.
     Adam keeps its state from epoch to epoch. (The official code uses SGD with momentum.)
+    Raises ValueError on another number of memories.
     """
     model1, model2 = pair
     turns = [((model1,), (model2,)), ((model2,), (model1,))]
     if preset.simultaneous:
         turns = [((model1, model2), (model2, model1))]
     own = [batches(i) for i in range(len(turns))]
-    memories = [Memory() for _ in turns]
+    memories = [Memory() for _ in turns] if memories is None else memories
+    if len(memories) != len(turns):
+        raise ValueError(f"this preset needs {len(turns)} memories, got {len(memories)}")
+    for (learners, _), memory in zip(turns, memories, strict=True):
+        for model, weights in zip(learners, memory.state["models"] if memory.state else (), strict=False):
+            model.load_state_dict(weights)
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(1, epochs + 1):
         losses = {}
@@ -151,6 +165,8 @@ def train(
         if preset.layer == RANDOM:
             choices = layers(model1)
             layer = choices[int(torch.randint(len(choices), (), generator=generator, device="cpu"))]
+        if epoch <= min(memory.epochs for memory in memories):
+            continue
         for i, (learners, teachers) in enumerate(turns):
             objective = diversification(learners, teachers, preset, layer=layer)
             history = training.fit(
@@ -167,8 +183,13 @@ class Memory:
     PyTorch's own generators go on as they are: nothing was interrupted, so nothing is drawn again.
     """
 
-    def __init__(self) -> None:
-        self.state: dict[str, Any] | None = None
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        self.state = state
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the state has behind it."""
+        return self.state["epochs"] if self.state else 0
 
     def load(self) -> dict[str, Any] | None:
         return self.state

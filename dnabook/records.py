@@ -50,7 +50,7 @@ except ImportError:  # Windows has none
 SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
     "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
-    "experiments/pairs", "experiments/reconstruction",
+    "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
 )  # fmt: skip
 SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
 

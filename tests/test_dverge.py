@@ -445,6 +445,13 @@ def test_from_epoch_to_epoch_dropout_draws_anew(batches):
     assert memory.load() == {"epochs": 1}
 
 
+def test_training_needs_a_memory_for_each_turn(batches):
+    for preset, turns in ((PAPER, 2), (OFFICIAL, 1)):
+        assert preset.turns == turns
+        with pytest.raises(ValueError, match=f"this preset needs {turns} memories, got 3"):
+            next(dverge.train(small_pair(), batches, preset=preset, memories=[Memory()] * 3))
+
+
 def test_a_memory_gives_back_what_was_saved_last():
     memory = Memory()
     assert memory.load() is None

@@ -1,6 +1,7 @@
 """One real run of every experiment at smoke scale, and what they share, on pairs small enough to check."""
 
 import dataclasses
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from dnabook import attacks, data, experiments, losses, measures, models, records, training
-from dnabook.dverge import PRESETS
+from dnabook.dverge import PRESETS, Memory
 from dnabook.experiments import (
     Context,
     correlation_weights,
@@ -314,19 +315,27 @@ SHORT = dverge.Config(
 )
 
 
-def passes(going_on, preset):
+def going_on(name, pair, seed=0):
+    """Both epochs of plain training or of a preset, each with its terms."""
+    if name == "plain":
+        return itertools.islice(dverge._plain(SHORT, pair, seed, CPU, Memory()), SHORT.epochs)
+    preset = dverge.preset_of(SHORT, name)
+    return dverge._dverge(SHORT, preset, pair, seed, CPU, [Memory() for _ in range(preset.turns)])
+
+
+def passes(name):
     """Forward passes of the first model and its backward passes, over both epochs."""
     pair = models.CNN(), models.CNN()
     forward, backward = [], []
     pair[0].body[0].register_forward_hook(lambda *_: forward.append(1))
     pair[0].body[3].register_full_backward_hook(lambda *_: backward.append(1))
-    assert len(list(going_on(SHORT, preset, pair, 0, CPU))) == SHORT.epochs
+    assert len(list(going_on(name, pair))) == SHORT.epochs
     return len(forward), len(backward)
 
 
 def test_plain_training_makes_as_many_passes_as_dverge():
     batches = SHORT.epochs * 2
-    plain, paper = passes(dverge._plain, "plain"), passes(dverge._dverge, "paper")
+    plain, paper = passes("plain"), passes("paper")
     assert plain == (4 * batches, 4 * batches)
     assert paper == (5 * batches, 4 * batches)  # the target's features need no backward pass
 
@@ -335,7 +344,7 @@ def test_plain_training_is_one_run_of_side_by_side_training():
     pair, other = ([models.CNN(), models.CNN()] for _ in range(2))
     for model, twin in zip(pair, other, strict=True):
         twin.load_state_dict(model.state_dict())
-    terms = list(dverge._plain(SHORT, "plain", tuple(pair), 3, CPU))
+    terms = list(going_on("plain", tuple(pair), 3))
     objective = losses.classification(*other)
     images = data.load("mnist", limit=SHORT.train_images, device="cpu")
     history = training.fit(objective, objective.parameters(), data.Batches(images, 100, seed=3), epochs=8)
@@ -347,6 +356,35 @@ def test_plain_training_is_one_run_of_side_by_side_training():
 def test_dverge_repeats_exactly_with_its_seed():
     config, setting = replace(SHORT, epochs=1), {"arm": "regular", "preset": "official"}
     assert dverge.run(config, setting, 3, CPU) == dverge.run(config, setting, 3, CPU)
+
+
+@pytest.mark.parametrize("preset", ["paper", "official", "plain"])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_trial_of_figure_4_goes_on_after_the_epoch_at_which_it_was_interrupted(preset, stop, tmp_path):
+    config, setting = replace(SHORT, epochs=3), {"arm": "regular", "preset": preset}
+    whole, trained = dverge.run(config, setting, 0, CPU), []
+
+    def context(stop=None):
+        def progress(each, name):
+            for number in each:
+                if name in ("DVERGE", "plain training"):
+                    if number == stop:
+                        raise KeyboardInterrupt
+                    trained.append(number)
+                yield number
+
+        def checkpoint(**settings):
+            return records.Checkpoint(tmp_path / "dverge.pt") if "dverge" in settings else None
+
+        return CPU._replace(progress=progress, checkpoint=checkpoint)
+
+    with pytest.raises(KeyboardInterrupt):
+        dverge.run(config, setting, 0, context(stop))
+    torch.rand(7)
+    assert dverge.run(config, setting, 0, context()) == whole
+    assert trained == [1, 2, 3]
+    assert dverge.run(config, setting, 0, context()) == whole  # its result was lost, its epochs were not
+    assert trained == [1, 2, 3]
 
 
 # --- Variants ------------------------------------------------------------------------------------

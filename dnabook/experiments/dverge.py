@@ -7,7 +7,7 @@ accuracy. The control spends the same number of forward and backward passes on p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dnabook import data, losses, training
@@ -59,11 +59,17 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
 
     Values: "epochs", one entry for each epoch from 0 on with "accuracy" of both models on all test images and
     its rows in "transfer" (as `pairs.transfer_rows`, with "epoch"); "accuracy" at the end; "history".
+    A trial that was interrupted goes on after the last epoch that it had attacked.
     """
     pair, history = train(config.training, "cnn", setting["arm"], seed, context)
     test = data.load("mnist", "test", device=context.device)
     attacked = test[: config.test_images]
-    epochs, rows = [], []
+    place = context.checkpoint(dverge=asdict(config), **setting)
+    state = (place and place.load()) or {"epochs": [], "rows": [], "memories": []}
+    epochs, rows = state["epochs"], state["rows"]
+    preset = None if setting["preset"] == "plain" else preset_of(config, setting["preset"])
+    memories = [method.Memory(each) for each in state["memories"]]
+    memories = memories or [method.Memory() for _ in range(preset.turns if preset else 1)]
 
     def measure(epoch: int) -> None:
         epochs.append({"epoch": epoch, "accuracy": accuracies(pair, test)})
@@ -71,11 +77,17 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
                               context=context)  # fmt: skip
         rows.extend({"epoch": epoch, **row} for row in found)
 
-    measure(0)
-    going_on = _plain if setting["preset"] == "plain" else _dverge
-    for epoch, terms in enumerate(going_on(config, setting["preset"], pair, seed, context), 1):
+    if not epochs:
+        measure(0)
+    coming = range(len(epochs), config.epochs + 1)
+    going_on = _dverge(config, preset, pair, seed, context, memories) if preset else (
+        _plain(config, pair, seed, context, memories[0]))  # fmt: skip
+    for epoch in context.progress(coming, "DVERGE" if preset else "plain training"):
+        terms = next(going_on)
         measure(epoch)
         epochs[-1].update({name: round(value, 5) for name, value in terms.items()})
+        if place:
+            place.save({"epochs": epochs, "rows": rows, "memories": [memory.state for memory in memories]})
     return {
         "data": test.digest, "accuracy": epochs[-1]["accuracy"], "history": history, "epochs": epochs,
         "transfer": rows,
@@ -91,33 +103,29 @@ def preset_of(config: Config, name: str) -> Preset:
     return Preset(**{**vars(preset), "steps": config.distil_steps, "step_size": preset.step_size * scale})
 
 
-def _dverge(config: Config, name: str, pair: Pair, seed: int, context: Context) -> Iterator[dict]:
+def _dverge(
+    config: Config, preset: Preset, pair: Pair, seed: int, context: Context, memories: list[method.Memory]
+) -> Iterator[dict]:
     images = data.load("mnist", limit=config.train_images, device=context.device)
-    epochs = method.train(
+    return method.train(
         pair,
         lambda turn: data.Batches(images, config.batch_size, seed=1000 * turn + seed),
         epochs=config.epochs,
-        preset=preset_of(config, name),
+        preset=preset,
         learning_rate=config.learning_rate,
         seed=seed,
+        memories=memories,
     )
-    yield from _counted(epochs, config.epochs, context)
 
 
-def _plain(config: Config, name: str, pair: Pair, seed: int, context: Context) -> Iterator[dict]:
+def _plain(config: Config, pair: Pair, seed: int, context: Context, memory: method.Memory) -> Iterator[dict]:
     """As many passes as the paper's preset makes: an epoch of DVERGE costs steps + 1 plain ones."""
     images = data.load("mnist", limit=config.train_images, device=context.device)
     batches = data.Batches(images, config.batch_size, seed=seed)
-    objective, memory = losses.classification(*pair), method.Memory()
-    each = preset_of(config, "paper").steps + 1
-    for epoch in context.progress(range(1, config.epochs + 1), "plain training"):
+    objective, each = losses.classification(*pair), preset_of(config, "paper").steps + 1
+    while True:
         history = training.fit(
-            objective, objective.parameters(), batches, epochs=epoch * each,
+            objective, objective.parameters(), batches, epochs=memory.epochs + each,
             learning_rate=config.learning_rate, checkpoint=memory,
         )  # fmt: skip
         yield {"loss_1": history["loss"][-1]}
-
-
-def _counted(epochs: Iterator[dict], total: int, context: Context) -> Iterator[dict]:
-    for _ in context.progress(range(total), "DVERGE"):
-        yield next(epochs)
