@@ -30,11 +30,12 @@ records: .venv/.ok
 units: .venv/.ok
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q $(SPREAD) --dist loadfile
 
-# Records of an earlier state of the code would hide what is broken in this one.
+# Records of an earlier state of the code would hide what is broken in this one. Notebooks run beside each other,
+# with a thread each: with more they would wait for each other at every step.
 test: units
 	rm -f book/results/*-smoke.*
 	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m dnabook run all
-	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q $(SPREAD) --maxschedchunk 1 \
+	OMP_NUM_THREADS=1 DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(BIN)/python -m pytest -q $(SPREAD) --maxschedchunk 1 \
 		--nbmake --nbmake-timeout=600 -o timeout=1200 book
 
 lint: .venv/.ok
