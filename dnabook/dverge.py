@@ -156,8 +156,9 @@ def train(
     if len(memories) != len(turns):
         raise ValueError(f"this preset needs {len(turns)} memories, got {len(memories)}")
     for (learners, _), memory in zip(turns, memories, strict=True):
-        for model, weights in zip(learners, memory.state["models"] if memory.state else (), strict=False):
-            model.load_state_dict(weights)
+        if memory.state:
+            for model, weights in zip(learners, memory.state["models"], strict=True):
+                model.load_state_dict(weights)
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(1, epochs + 1):
         losses = {}

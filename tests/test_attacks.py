@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import math
 from functools import partial
 
 import numpy as np
@@ -1234,6 +1235,12 @@ def test_a_model_that_gives_nan_does_not_pass_for_a_robust_one(attack):
         attack(attacks.untargeted(model, y), x)
 
 
+def test_infinite_gradients_of_both_signs_are_no_nan():
+    x = torch.full((1, 1, 1, 2), 0.5)
+    x_adv = fgsm(lambda x: (x * torch.tensor([math.inf, -math.inf])).flatten(1).sum(1), x, Linf(0.1))
+    torch.testing.assert_close(x_adv.flatten(), torch.tensor([0.6, 0.4]))
+
+
 def test_one_image_with_a_nan_gradient_is_enough():
     def objective(x):
         return (x - 0.5).flatten(1).sum(1).abs().sqrt()  # at 0.5 its slope is infinite times 0
@@ -1261,7 +1268,7 @@ def test_a_chunk_has_an_image(chunk):
 @pytest.mark.parametrize("ball", [attacks.Linf(0.1), attacks.L2(1.0)])
 def test_no_step_of_pgd_asks_the_device_for_a_number(ball, monkeypatch):
     monkeypatch.setattr(attacks, "_check_images", lambda x, bounds: None)  # one question when a call begins,
-    monkeypatch.setattr(attacks, "_check_gradients", lambda total: None)  # and one when it ends
+    monkeypatch.setattr(attacks, "_check_gradients", lambda broken: None)  # and one when it ends
     monkeypatch.setattr(attacks, "_check_classes", lambda y: None)
     with torch.device("meta"):  # what asks for a value raises there
         model, x, y = CNN(), torch.rand(6, 1, 28, 28), torch.zeros(6, dtype=torch.long)

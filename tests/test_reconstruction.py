@@ -605,6 +605,14 @@ def test_two_unshared_layers_are_figure_6_s_dna(layers_record, mnist_record):
         assert json.dumps(same["values"][key]) == json.dumps(dna["values"][key])  # a nan is equal to itself
 
 
+def test_cifar10_that_comes_between_training_and_test_images_stops_the_trial(monkeypatch):
+    found = {split: data.load("color-mnist", split, limit=20, device="cpu") for split in ("train", "test")}
+    found["test"] = dataclasses.replace(found["test"], name="cifar10")
+    monkeypatch.setattr(data, "load_or_stand_in", lambda name, split="train", **options: found[split])
+    with pytest.raises(data.DownloadError, match="training images are color-mnist, test images cifar10"):
+        autoencoder_cifar.run(autoencoder_cifar.SCALES["smoke"], {"arm": "dna"}, 0, CPU)
+
+
 # --- The architectures of Figure 10 --------------------------------------------------------------
 
 
