@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import jupytext
@@ -193,3 +194,14 @@ def test_numbered_equations_are_of_one_line_because_a_tag_may_not_stand_in_a_spl
     for path in CHAPTERS:
         for block in re.findall(r"\$\$(.*?)\$\$", path.read_text(), flags=re.DOTALL):
             assert not (r"\tag" in block and r"\\" in block), f"{path.name}: {block}"
+
+
+def test_kernels_of_the_smoke_book_load_few_training_images_and_start_without_a_name(monkeypatch):
+    monkeypatch.setattr(dnabook.data, "load", dnabook.data.load)  # undone after the test
+    names = runpy.run_path(str(ROOT / "tests" / "few_images.py"))
+    assert not {name for name in names if not name.startswith("__")}
+    assert len(dnabook.data.load("mnist", limit=12_000, device="cpu")) == 3000
+    assert len(dnabook.data.load("mnist", "train", device="cpu")) == 3000
+    assert len(dnabook.data.load("mnist", limit=500, device="cpu")) == 500
+    assert len(dnabook.data.load("mnist", "test", limit=4000, device="cpu")) == 4000
+    assert "few_images.py" in (ROOT / "Makefile").read_text()

@@ -63,6 +63,7 @@ PAGES = {
     ),
     "wide": ('<div style="width: 900px">A block that no phone holds</div>', {"phone", "print"}),
     "pale": ('<p style="color: #ccc; background: #fff">Too pale to be read</p>', {"axe"}),
+    "dim": ("<style>[data-theme=dark] p {color: #333; background: #222}</style><p>Dim at night</p>", {"axe"}),
     "button": ('<button class="copybtn">Copy</button>', {"print"}),
     "still": (
         SLIDER.format(before=PIXEL.format("red"), after=PIXEL.format("red"), alt=ALT, state=""),
