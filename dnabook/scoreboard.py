@@ -113,8 +113,9 @@ def answers(*ids: str) -> str:
         if claim.id in ids:
             scale, found = _shown(claim)
             text = f"**{claim.told(found.verdict)}**: {_cell(found)}, {scale} scale" if found else _cell(None)
-            lines.append(f"- {claim.sentence}. {text}{''.join(_differing(claim, found))}.")
-    return "The paper's claims in this chapter, judged from the records:\n\n" + "\n".join(lines)
+            lines.append(f"- {claim.id}: {claim.sentence}. {text}{''.join(_differing(claim, found))}.")
+    rules = "by the rules of the [scoreboard](scoreboard.md); *n* counts seeds"
+    return f"The paper's claims in this chapter, judged from the records {rules}:\n\n" + "\n".join(lines)
 
 
 def _differing(claim: Claim, shown: Judgement | None) -> Iterator[str]:
@@ -191,7 +192,7 @@ def _transfer(record: Record) -> str:
     late = summaries.over(_fall(kept, "cnn", 0.10, "decorrelated_late"))
     cnn, others = (
         f"{percent(rates[name, 'regular'])} between regular and {percent(rates[name, 'decorrelated'])} "
-        f"({_count(rates[name, 'decorrelated'].n, 'pair')}) between decorrelated"
+        f"({_count(rates[name, 'decorrelated'].n, 'pair')}{_accuracy_lost(kept, name)}) between decorrelated"
         for name in ("cnn", "fully_connected")
     )
     return (
@@ -199,6 +200,16 @@ def _transfer(record: Record) -> str:
         f"switched on only when both have begun to learn, {lost} of {of} pairs lose a model and the rate "
         f"falls by {_points(late)}. It is {others} fully connected networks"
     )
+
+
+def _accuracy_lost(kept: Record, architecture: str) -> str:
+    """By how much decorrelated pairs are less accurate than the regular ones of their seeds."""
+    regular, decorrelated = (
+        summaries.accuracy_by_seed(kept, architecture=architecture, arm=arm)
+        for arm in ("regular", "decorrelated")
+    )
+    cost = difference(regular, decorrelated)
+    return f", accuracy lower by {_points(cost)}" if cost.n else ""
 
 
 def _corrected(variants: Record, pairs: Record) -> str:
@@ -234,7 +245,8 @@ def _two_necks(record: Record) -> str:
         f"and {gain('strongest')} under the worst of all objectives, of which the plain autoencoder meets "
         f"one ({level('dna')} against {level('autoencoder')}). A reader who does not know the label keeps at "
         f"most {gain('strongest', rule='mean_probability')} more. Counted by either path again, and under "
-        f"the worst, two plain autoencoders without the loss keep {level('two_autoencoders')}, "
+        f"the worst, two plain autoencoders without the loss, which share nothing and have almost twice the "
+        f"parameters, keep {level('two_autoencoders')}, "
         f"{gain('strongest', arm='two_autoencoders', over='dna')} more than the DNA"
     )
 
