@@ -13,7 +13,6 @@ less. Results are printed and saved beside the records, one file for processors 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import statistics
 import subprocess
@@ -43,6 +42,7 @@ from dnabook import (
     costs,
     data,
     losses,
+    memory,
     pgd,
     products,
     records,
@@ -64,7 +64,8 @@ RUNS = 3  # one after another through the whole group: where memory comes to lie
 
 def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 2) -> dict[str, Any]:
     """Median of a call in milliseconds, and by how many MiB the peak of memory grew."""
-    before = peak_memory(reset=True)
+    memory.forget_peak(DEVICE)
+    before = memory.peak(DEVICE)
     times, began = [], time.perf_counter()
     while len(times) < 4 or (time.perf_counter() - began < seconds and len(times) < 200):
         started = time.perf_counter()
@@ -75,24 +76,8 @@ def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 2) ->
     return {
         "ms": round(statistics.median(times[1:]), 3),  # the first call warms up
         "calls": len(times) - 1,
-        "peak_mib": round(peak_memory() - before),
+        "peak_mib": round((memory.peak(DEVICE) - before) / 2**20),
     }
-
-
-def peak_memory(reset: bool = False) -> float:
-    """MiB that the process (on a GPU, torch) holds at most, since the last reset."""
-    if DEVICE.type == "cuda":
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated() / 2**20
-    try:  # Linux: what was held before, for example while reading the data, is forgotten
-        if reset:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is freed goes back to the system
-            Path("/proc/self/clear_refs").write_text("5")
-        status = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**10
-    except (OSError, AttributeError):
-        return records._peak_memory() / 2**20
 
 
 # --- The correlation loss ------------------------------------------------------------------------
@@ -109,6 +94,7 @@ def loss(how: str, n: int, m: int) -> dict[str, Any]:
     """Forward and backward. how: "pinv", "released", "corrected" or "bound", the products of "released"."""
     z1, z2 = features(n, m)
     if how == "bound":
+        keep_freed_memory(DEVICE)  # as ours does: a bound pays for nothing that ours does not
         a, b = z1.detach(), z2.detach()
         wide, weight = (a.double(), b.double()), torch.randn(m, m, device=DEVICE)
         return measure(
@@ -175,6 +161,7 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
 
 def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) -> dict[str, Any]:
     """Forward and backward of every convolution and linear layer by itself, on inputs as they occur."""
+    keep_freed_memory(DEVICE)  # as ours does
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     calls: list[tuple[nn.Module, Tensor]] = []
     for model in models:
@@ -428,7 +415,8 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
                 yield {"function": "attack", "how": f"{how}, helped", "chunk": chunk}
         for chunk in (25, 50, 125, 250, 500, PGD_IMAGES):
             yield {"function": "attack", "how": "ours", "chunk": chunk}
-        yield {"function": "attack", "how": "bound", "chunk": 250}
+        for chunk in (125, 250, 500, PGD_IMAGES):
+            yield {"function": "attack", "how": "bound", "chunk": chunk}
     elif group == "growth":
         for n in (250, 500, 1000, 2000, 4000, 8000):
             yield {"function": "loss", "how": "corrected", "n": n, "m": costs.GROWTH_M}
@@ -447,7 +435,7 @@ GROUPS = ("loss", "step", "ways", "attack", "growth")
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         options = json.loads(sys.argv[2])
-        print(json.dumps(globals()[options.pop("function")](**options)))
+        print(json.dumps({"commit": records.COMMIT, **globals()[options.pop("function")](**options)}))
         return
     groups = sys.argv[1:] or GROUPS
     if unknown := set(groups) - set(GROUPS):
@@ -467,12 +455,18 @@ def main() -> None:
 
 
 def in_own_process(options: dict[str, Any]) -> dict[str, Any]:
-    """What a measurement finds in a new process. Exits with that process's error where it fails."""
+    """What a measurement finds in a new process.
+
+    Exits with that process's error where it fails, and where the code has changed since this one started.
+    """
     command = [sys.executable, __file__, "--one", json.dumps(options)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         sys.exit(f"{options} failed:\n{run.stderr}")
-    return json.loads(run.stdout.splitlines()[-1])
+    found = json.loads(run.stdout.splitlines()[-1])
+    if found.pop("commit") != records.COMMIT:
+        sys.exit("the code was changed while it was measured; run the benchmark again")
+    return found
 
 
 def together(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ differentiating, so an image's perturbation does not depend on the batch it sits
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,7 +81,7 @@ class L2:
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The unit step that raises the loss most: the gradient over its own image's norm; 0 stays 0."""
-        return gradient / _norms(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        return _unit(gradient, 2)
 
     def project(self, delta: Tensor) -> Tensor:
         """The nearest perturbation in the ball."""
@@ -268,7 +269,7 @@ def pgd(
 
     best, best_loss = x, x.new_full((len(x),), -math.inf)
     broken = torch.zeros((), dtype=torch.bool, device=x.device)
-    with evaluating(*getattr(objective, "models", ())):
+    with _attacked(objective):
         for _ in range(restarts):
             x_adv = x if start is None else start.detach().to(x)
             if random_start and start is None:
@@ -278,7 +279,7 @@ def pgd(
                 gradient = _gradient(objective, x_adv)
                 broken = broken | gradient.isnan().any()
                 if momentum:
-                    velocity = gradient = momentum * velocity + _unit_l1(gradient)
+                    velocity = gradient = momentum * velocity + _unit(gradient, 1)
                 x_adv = keep_in(x, x_adv + step * ball.steepest(gradient), ball, bounds)
             if restarts == 1:
                 best = x_adv
@@ -305,9 +306,9 @@ def craft(
 
     attack: any `(objective, x) -> x_adv`, for example `partial(pgd, ball=Linf(0.1))`.
     objective: makes the loss of a chunk from the model and the chunk's labels: `untargeted`, `paths`, ….
-    The chunk bounds the memory. None: 250 on a processor, where chunks that fit its cache are also faster
-    than one large batch, and 2,000 elsewhere, so that a GPU has enough to do between two launches. The attack
-    sees one chunk at a time, so sizes of its own for each image, (N,), do not go with it.
+    The chunk bounds the memory. None: 250 on a processor, which is about as fast there as one large batch,
+    and 2,000 elsewhere, so that a GPU has enough to do between two launches. The attack sees one chunk at a
+    time, so sizes of its own for each image, (N,), do not go with it.
     Raises ValueError unless y is (N,) and the chunk at least 1.
     """
     check_labels(x, y)
@@ -332,7 +333,7 @@ def released_fgsm_l2(
     _check_images(x, bounds)
     _check_size("radius", radius)
     x = x.detach()
-    with evaluating(*getattr(objective, "models", ())):
+    with _attacked(objective):
         gradient = _gradient(objective, x)
     _check_gradients(gradient.isnan().any())
     return (x + radius * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)).clamp(*bounds)
@@ -358,7 +359,7 @@ def released_pgd_l2(
         raise ValueError(f"steps must be at least 1, got {steps}")
     x, ball = x.detach(), _MeanGradient(radius)
     noise = (x + radius * (2 * _draw(torch.rand, x.shape, x, generator) - 1)).clamp(*bounds)
-    with evaluating(*getattr(objective, "models", ())):
+    with _attacked(objective):
         first = noise + step_size * ball.steepest(_gradient(objective, noise))
     start = _keep_box_first(x, first, ball, bounds)
     if steps == 1:
@@ -375,6 +376,21 @@ class _MeanGradient(L2):
 
 
 # --- Details -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _attacked(objective: PerSample) -> Iterator[None]:
+    """Within the block the objective's models are in eval mode and their parameters ask for no gradient."""
+    models = getattr(objective, "models", ())
+    learning = [p for model in models for p in model.parameters() if p.requires_grad]
+    with evaluating(*models):
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
 
 def _gradient(objective: PerSample, x: Tensor) -> Tensor:
@@ -404,13 +420,23 @@ def _keep_box_first(x: Tensor, x_adv: Tensor, ball: Ball, bounds: tuple[float, f
     return x_adv.clamp(*bounds)  # but for rounding
 
 
-def _unit_l1(gradient: Tensor) -> Tensor:
-    norms = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / _per_sample(norms, gradient)
+def _unit(gradient: Tensor, p: int) -> Tensor:
+    """Each image's gradient over its own ℓp norm; 0 stays 0.
+
+    Divided by its largest entry first, so that no norm is too large or too small for its type. Where entries
+    are infinite, these alone count.
+    """
+    flat, tiny = gradient.flatten(1), torch.finfo(gradient.dtype).tiny
+    infinite = flat.isinf()
+    flat = torch.where(infinite.any(1, keepdim=True), infinite * flat.sign(), flat)
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    norms = torch.linalg.vector_norm(flat, p, dim=1, keepdim=True, dtype=wide).clamp_min(tiny)
+    return (flat / norms).to(gradient.dtype).view_as(gradient)
 
 
 def _norms(delta: Tensor) -> Tensor:
-    """Euclidean length of each image, (N, 1, …): scaled first, so that tiny gradients do not underflow."""
+    """Euclidean length of each image, (N, 1, …): scaled first, so that tiny ones do not underflow."""
     flat = delta.flatten(1)
     largest = flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(delta.dtype).tiny)
     return _per_sample((largest * (flat / largest).norm(dim=1, keepdim=True)).squeeze(1), delta)

@@ -62,6 +62,12 @@ class NeckedAutoencoder(nn.Module):
         common = self.encoder(x)
         return tuple(squeeze(common) for squeeze in self.squeeze)
 
+    def path(self, x: Tensor, number: int) -> Tensor:
+        """The reconstruction by one path, 0 for the first: `forward(x)[number]` without the others' work."""
+        common = self.encoder(2 * x - 1 if self.span == 2 else x)
+        image = self.decoder(self.widen[number](self.squeeze[number](common)))
+        return (image + 1) / 2 if self.span == 2 else image
+
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The reconstruction of each code by its own path, (N, C, H, W) in [0, 1]."""
         images = tuple(self.decoder(widen(z)) for widen, z in zip(self.widen, codes, strict=True))

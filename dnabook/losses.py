@@ -235,7 +235,7 @@ def reading(classifier: nn.Module, autoencoder: NeckedAutoencoder | None = None)
             return {"loss": cross_entropy(classifier(x), y)}
         paths = range(autoencoder.necks)
         with torch.no_grad(), evaluating(autoencoder):
-            images = torch.cat([autoencoder(x[path :: len(paths)])[path] for path in paths])
+            images = torch.cat([autoencoder.path(x[path :: len(paths)], path) for path in paths])
         labels = torch.cat([y[path :: len(paths)] for path in paths])
         return {"loss": cross_entropy(classifier(images), labels)}
 

@@ -95,8 +95,9 @@ def r_squared(
 
     z1: (N, M1) or (N, C, H, W);  z2: likewise with the same N. It has a direction: z1 predicts z2.
     heldout   fits on the first half of the rows (with a small ridge), scores on the second; below 0 means
-              worse than the mean. The ridge is relative to the largest unit of z1: where one unit or one
-              direction has nearly all the variance, what the others say is shrunk, and the score too low.
+              worse than the mean. The ridge is relative to the largest variance of a unit of z1: where
+              one unit or one direction has nearly all of it, what the others say is shrunk, and the score too
+              low.
     centred   SS_total about the column means; False: about zero, as the paper prints it, which counts a
               shared mean as agreement.
     adjusted  1 − (1 − R²)(N − 1)/(N − r − 1): unrelated features then score 0 on average, not r/(N − 1).

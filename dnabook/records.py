@@ -18,7 +18,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -37,20 +36,16 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 
 import dnabook
-from dnabook import data, engines
+from dnabook import data, engines, memory
 from dnabook.experiments import NAMES, Context
 from dnabook.models import seeded
 from dnabook.training import quiet
-
-try:
-    import resource
-except ImportError:  # Windows has none
-    resource = None
 
 SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
     "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
     "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
+    "experiments/parameter_distance",
 )  # fmt: skip
 SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
 
@@ -68,7 +63,8 @@ class Record:
     """An experiment at one scale: its configuration and the trials run so far.
 
     config: every setting that the trials share.  trials: dicts with "setting", "seed", "values" and
-    "provenance" (date, seconds, device, threads, torch, dnabook, commit, data, peak memory).
+    "provenance" (date, seconds, device, processor and instructions, threads, torch, dnabook, commit, data,
+    peak memory).
     """
 
     name: str
@@ -400,8 +396,7 @@ def _run_trial(
             kept.update(_tensors(items))
 
     context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    memory.forget_peak(device)
     started = time.perf_counter()
     with seeded(seed, device), _repeatable(device):
         values = module.run(module.SCALES[record.scale], setting, seed, context)
@@ -541,15 +536,16 @@ def _json(value: Any, indent: str = "") -> str:
 
 
 def _provenance(device: torch.device) -> dict[str, Any]:
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_memory()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "device": _device_name(device),
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # AVX2, AVX512, …
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "dnabook": dnabook.__version__,
         "commit": COMMIT,
-        "peak_memory_mib": round(memory / 2**20),
+        "peak_memory_mib": round(memory.peak(device) / 2**20),
     }
 
 
@@ -557,14 +553,6 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type.upper()} {platform.machine()}"
-
-
-def _peak_memory() -> int:
-    """Bytes that this process has held at most; 0 where the system does not tell."""
-    if resource is None:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, elsewhere KiB
 
 
 def commit() -> str:
@@ -660,8 +648,7 @@ def save_benchmark(group: str, rows: list[dict[str, Any]], device: torch.device)
     file = benchmark_path(device.type)
     with _lock(file):
         groups = benchmark(device.type) or {}
-        provenance = {**_provenance(device), "cores": os.cpu_count(), "processor": processor()}
-        provenance["instructions"] = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512, …
+        provenance = {**_provenance(device), "cores": os.cpu_count()}
         del provenance["peak_memory_mib"]  # of the process that only started the others
         groups[group] = {"provenance": provenance, "rows": rows}
         _write(file, (_json(groups) + "\n").encode())

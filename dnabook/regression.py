@@ -63,7 +63,8 @@ def fit(z1: Tensor, z2: Tensor, *, eta: float = ETA, ridge: float = RIDGE) -> Fi
     A column of z1 is dropped when its diagonal entry of R in z1 = QR is at most `eta` times the largest
     in magnitude (it depends on the columns before it; an eta up to √RIDGE = 1e-6 finds none of these), or
     when it is constant (it repeats the ones).
-    `ridge`, times the largest sum of squares of a column, is added to the diagonal of Z1ᵀZ1.
+    `ridge`, times the largest sum of squares of a column that is left, is added to the diagonal of Z1ᵀZ1,
+    all columns less their means.
     Any N ≥ 2 works, N < M1 and constant, zero or duplicated columns included.
     """
     return _fits(z1, z2, eta, ridge, both=False)[0]

@@ -49,8 +49,8 @@ def fit(
                    where training stops early.
     parameters     what Adam updates; usually `objective.parameters()`.
     batches        iterated once an epoch, usually `data.Batches`; its `.generator` fixes the order.
-    schedule       "constant", or "one_cycle": the rate rises to learning_rate over the first third of all
-                   steps and falls to nearly 0 by the last; needs `len(batches)`.
+    schedule       "constant", or "one_cycle": the rate rises to learning_rate over the first three tenths
+                   of all steps and falls to nearly 0 by the last; needs `len(batches)`.
     bfloat16       runs convolutions and matrix products in bfloat16 (autocast); parameters, sums and the
                    correlation loss stay in float32. Worth it where `has_bfloat16(device)`.
     progress       `progress(iterable, description)`, for example `tqdm`-like; quiet by default.

@@ -612,6 +612,56 @@ def test_attacks_work_on_a_model_with_frozen_parameters(trained_cnn, mnist_test)
     assert torch.equal(fgsm(untargeted(frozen, y), x, Linf(0.1)), expected)
 
 
+@pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+def test_parameters_ask_for_no_gradient_while_they_are_attacked_and_then_as_before(
+    attack, trained_cnn, mnist_test
+):
+    model, x, y = copy.deepcopy(trained_cnn), mnist_test.x[:3], mnist_test.y[:3]
+    frozen = next(iter(model.parameters())).requires_grad_(False)
+    asked = []
+    model.register_forward_hook(lambda *_: asked.extend(p.requires_grad for p in model.parameters()))
+    attack(untargeted(model, y), x, Linf(0.1))
+    assert asked and not any(asked)
+    assert not frozen.requires_grad and all(p.requires_grad for p in list(model.parameters())[1:])
+    model.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        attack(untargeted(model, y), x, Linf(0.1))
+    assert not frozen.requires_grad and all(p.requires_grad for p in list(model.parameters())[1:])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+@pytest.mark.parametrize("ball", [Linf(0.25), L2(0.5)], ids=["linf", "l2"])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(torch.float16, 100), (torch.float16, 3000), (torch.float16, math.inf), (torch.float32, 3e37),
+     (torch.float32, 1e-37), (torch.float32, math.inf), (torch.float64, 1e307)],
+)  # fmt: skip
+def test_a_gradient_too_large_for_its_norm_moves_the_image_the_way_it_points(dtype, size, ball, momentum):
+    """Half of the pixels have a gradient ±size, the others ±1: of infinite ones these alone count."""
+    sign = torch.ones(1, 1, 28, 28, dtype=dtype)
+    sign[..., ::2] = -1
+    slope = sign * size
+    slope[:, :, 14:] = 0 if size < math.inf else sign[:, :, 14:]
+    x = torch.full_like(sign, 0.5)
+
+    class Slope(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            return z.flatten(1).sum(1)
+
+        @staticmethod
+        def backward(ctx, g):
+            return slope
+
+    x_adv = pgd(Slope.apply, x, ball, steps=2, random_start=False, momentum=momentum)
+    moved = (x_adv - x)[:, :, :14]
+    assert torch.equal(moved.sign(), sign[:, :, :14])
+    per_pixel = 0.25 if isinstance(ball, Linf) else 0.5 / math.sqrt(14 * 28)
+    torch.testing.assert_close(moved, per_pixel * sign[:, :, :14], rtol=2e-2, atol=0)
+    if isinstance(ball, L2):
+        assert (x_adv - x)[:, :, 14:].abs().max() == 0
+
+
 def modes(model):
     return [module.training for module in model.modules()]
 

@@ -115,6 +115,8 @@ def test_the_whole_is_decoding_what_was_encoded_each_code_by_its_own_path(name):
     whole, (z1, z2) = autoencoder(x), autoencoder.encode(x)
     for found, expected in zip(autoencoder.decode((z1, z2)), whole, strict=True):
         assert torch.equal(found, expected)
+    for number in (0, 1):
+        torch.testing.assert_close(autoencoder.path(x, number), whole[number])
     crossed = autoencoder.decode((z2, z1))
     assert (crossed[0] - whole[0]).abs().max() > 1e-4
     with pytest.raises(ValueError):

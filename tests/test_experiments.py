@@ -262,6 +262,12 @@ def test_a_run_repeats_exactly_with_its_seed():
     first, again, other = (parameter_distance.run(config, setting, seed, CPU) for seed in (3, 3, 4))
     assert first == again
     assert first["history"] != other["history"] and first["initial_distance"] != other["initial_distance"]
+    asked = []
+    context = CPU._replace(checkpoint=lambda **settings: asked.append(settings))
+    for distance in (100, 200):  # so that an interrupted pair goes on, and as itself
+        assert parameter_distance.run(config, {"target_distance": distance}, 3, context)["history"]
+    assert [settings["target_distance"] for settings in asked] == [100, 200]
+    assert asked[0]["parameter_distance"]["epochs"] == 1
 
 
 # --- DVERGE --------------------------------------------------------------------------------------

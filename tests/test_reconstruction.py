@@ -383,6 +383,16 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_the_device_has_it(capable, f
             assert note["bfloat16"] is (wanted and capable)
 
 
+def test_a_run_in_bfloat16_and_one_without_have_checkpoints_of_their_own(fits, few, monkeypatch):
+    asked = []
+    context = CPU._replace(checkpoint=lambda **settings: asked.append(settings["bfloat16"]))
+    for capable in (True, False):
+        monkeypatch.setattr(training, "has_bfloat16", lambda device, capable=capable: capable)
+        reconstruction.train(replace(TINY, bfloat16=True), ARMS["dna"], few, 0, context)
+        reconstruction.train_on_images(replace(TINY, bfloat16=True), few, 0, context)
+    assert asked == [True] * 3 + [False] * 3
+
+
 def test_each_part_of_each_arm_has_a_checkpoint_of_its_own_and_the_classifier_of_images_one_for_all(
     fits, few
 ):
@@ -565,6 +575,7 @@ def test_figures_8_and_9_are_complete_and_say_that_coloured_digits_stood_in(cifa
     epsilons = [e / 255 for e in config.epsilons_255]
     for trial in cifar_record.trials:
         assert trial["values"]["images"] == "color-mnist"
+        assert trial["values"]["bfloat16"] is (config.training.bfloat16 and training.has_bfloat16(CPU.device))
         check_trial(trial, ARMS[trial["setting"]["arm"]], config, 250, epsilons)
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import dnabook
-from dnabook import data, records
+from dnabook import data, memory, records
 from dnabook.experiments import Context
 from dnabook.records import Checkpoint, MissingTrials, Record, RecordError
 from dnabook.training import quiet
@@ -563,7 +563,8 @@ def test_every_trial_says_where_when_and_on_what_it_ran(fake):
     trial = make().trials[0]
     provenance = trial["provenance"]
     assert set(provenance) == {
-        "date", "device", "threads", "torch", "dnabook", "commit", "peak_memory_mib", "data", "seconds",
+        "date", "device", "processor", "instructions", "threads", "torch", "dnabook", "commit",
+        "peak_memory_mib", "data", "seconds",
     }  # fmt: skip
     assert datetime.datetime.fromisoformat(provenance["date"]) >= before
     assert provenance["device"].startswith("CPU")
@@ -582,18 +583,16 @@ def test_provenance_names_the_code_that_was_imported_whatever_git_says_later(fak
     assert records._provenance(torch.device("cpu"))["commit"] == records.COMMIT != "edited-dirty"
 
 
-@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
-def test_peak_memory_is_in_bytes_whatever_unit_the_system_counts_in(monkeypatch, system, unit):
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(
-        records.resource, "getrusage", lambda who: types.SimpleNamespace(ru_maxrss=2**30 // unit)
-    )
-    assert records._provenance(torch.device("cpu"))["peak_memory_mib"] == 1024
+def test_the_peak_memory_of_a_trial_is_its_own_and_not_that_of_what_ran_before(fake):
+    def some(setting, seed, context):
+        torch.ones(2**28 if seed == 0 else 1).sum()  # 1 GiB
 
-
-def test_provenance_has_no_peak_memory_where_the_system_does_not_tell(monkeypatch):
-    monkeypatch.setattr(records, "resource", None)
-    assert records._provenance(torch.device("cpu"))["peak_memory_mib"] == 0
+    fake.before = some
+    trials = make(seeds=range(2)).trials
+    first, second = (trials[number]["provenance"]["peak_memory_mib"] for number in (1, 2))
+    if sys.platform.startswith("linux"):
+        assert first > second + 900
+    assert min(first, second) > 10
 
 
 def test_commit_is_dirty_where_code_differs_but_not_where_only_records_do(monkeypatch, tmp_path):
@@ -834,8 +833,8 @@ def test_a_checkpoint_is_for_one_kind_of_gpu_with_any_number_of_threads(fake, mo
     found = []
     fake.before = lambda setting, seed, context: found.append(context.checkpoint(size=1).file)
     monkeypatch.setattr(records, "seeded", lambda seed, device: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 0)
+    monkeypatch.setattr(memory, "forget_peak", lambda device: None)
+    monkeypatch.setattr(memory, "peak", lambda device: 0)
     for name, threads in (("H100", 1), ("T4", 1), ("T4", 2)):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
         with records._threads(threads):

@@ -7,6 +7,7 @@ had, coloured MNIST digits of its shape stand in, and the record says so.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from dnabook import data
 from dnabook.autoencoders import Reconstructor
 from dnabook.experiments import Context
-from dnabook.experiments.reconstruction import ARMS, Training, examine, train
+from dnabook.experiments.reconstruction import ARMS, Training, as_run, examine, train
 
 TITLE = "Attacked photographs through a DNA and through a plain autoencoder (Figs. 8, 9)"
 
@@ -62,11 +63,11 @@ def settings(config: Config) -> list[dict[str, Any]]:
 def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
     """Train an autoencoder and its classifier, and attack both together.
 
-    Values: "images", the data set that was found, and those of `reconstruction.examine`, clean values on the
-    first `clean_images` test images.
+    Values: "images", the data set that was found, "bfloat16", whether it was trained in that, and those of
+    `reconstruction.examine`, clean values on the first `clean_images` test images.
     """
-    images = data.load_or_stand_in(config.images, device=context.device)[: config.training.train_images]
-    test = data.load_or_stand_in(config.images, "test", device=context.device)[: config.clean_images]
+    load = partial(data.load_or_stand_in, config.images, device=context.device)
+    images, test = load(limit=config.training.train_images), load(split="test", limit=config.clean_images)
     if images.name != test.name:
         raise data.DownloadError(
             f"training images are {images.name}, test images {test.name}: CIFAR-10 came in between; run again"
@@ -79,4 +80,5 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     model = Reconstructor(autoencoder, classifier).eval()
     epsilons = tuple(e / 255 for e in config.epsilons_255)
     values = examine(model, test, config, epsilons, history=history, seed=seed, context=context)
-    return {"images": test.name, **values}
+    bfloat16 = as_run(config.training, context.device).bfloat16
+    return {"images": test.name, "bfloat16": bfloat16, **values}

@@ -7,6 +7,7 @@ natural and on attacked images. The paper gives no learning rate or batch size h
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         epochs=config.epochs,
         learning_rate=config.learning_rate,
         progress=context.progress,
+        checkpoint=context.checkpoint(parameter_distance=dataclasses.asdict(config), **setting),
     )
     return {
         "data": test.digest,

@@ -81,6 +81,11 @@ class DigitsConfig:
     test_images: int = 2000  # the paper does not say how many
 
 
+def as_run(how: Training, device: torch.device) -> Training:
+    """The settings as they run on the device: bfloat16 only where it has that."""
+    return dataclasses.replace(how, bfloat16=how.bfloat16 and training.has_bfloat16(device))
+
+
 def train(
     how: Training, arm: Arm, images: Images, seed: int, context: Context
 ) -> tuple[NeckedAutoencoder, nn.Module, dict]:
@@ -89,6 +94,7 @@ def train(
     The classifier learns on the reconstructions of the finished autoencoder, one update a batch.
     The same seed gives all arms the same batches, and arms of one shape the same initial weights.
     """
+    how = as_run(how, context.device)
     autoencoder = new_autoencoder(arm, images, seed).to(context.device)
     weight = how.correlation_weight if arm.decorrelated else 0.0
     objective = losses.reconstruction(autoencoder, correlation_weight=weight, variant=arm.variant)
@@ -108,6 +114,7 @@ def train(
 
 def train_on_images(how: Training, images: Images, seed: int, context: Context) -> nn.Module:
     """A classifier that has learned on the images themselves, in eval mode."""
+    how = as_run(how, context.device)
     classifier = new_classifier(images, seed).to(context.device, memory_format=torch.channels_last)
     settings = {
         **dataclasses.asdict(how),
@@ -128,7 +135,7 @@ def _fit(objective, how, epochs, batch_size, images, seed, context, settings) ->
         epochs=epochs,
         learning_rate=how.learning_rate,
         schedule=how.schedule,
-        bfloat16=how.bfloat16 and training.has_bfloat16(context.device),
+        bfloat16=how.bfloat16,
         progress=context.progress,
         checkpoint=context.checkpoint(**settings),
     )
