@@ -70,7 +70,7 @@ def steps(
     models: list[nn.Module],
     loader: DataLoader,
     device: torch.device,
-    learning_rate: float = 5e-3,
+    learning_rate: float,
 ) -> Iterator[float]:
     """One optimiser step after another, yielding each loss as a number, over and over the loader."""
     optimizer = torch.optim.Adam([p for model in models for p in model.parameters()], lr=learning_rate)

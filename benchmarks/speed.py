@@ -54,7 +54,14 @@ from dnabook.memory import keep_freed_memory
 
 DEVICE = data.default_device()
 LOSS_SHAPES = ((1000, 784), (500, 64), (1250, 448), (1000, 200), (4000, 2048))
-STEPS = {"CNN pair": 1000, "fully connected pair": 1000, "MNIST DNA": 500, "CIFAR-10 DNA": 1250}
+STEPS = {
+    "CNN pair": 1000,
+    "CNN pair, learning": 1000,
+    "fully connected pair": 1000,
+    "MNIST DNA": 500,
+    "CIFAR-10 DNA": 1250,
+}  # what is trained: images in a batch
+HELD, LEARNING = 1e-12, 5e-3  # learning rates: too small to move a weight, so that every step costs the same
 PGD_STEPS, PGD_IMAGES = 40, 1000
 RUNS = 3  # one after another through the whole group: where memory comes to lie is another each time
 
@@ -132,8 +139,13 @@ def gradient_error(n: int, m: int) -> float:
 
 
 def step(how: str, what: str, batch: int) -> dict[str, Any]:
-    """One step of training. how: "released style", "ours" (the released loss), "corrected" or "bound"."""
-    count = 4 * batch
+    """One step of training. how: "released style", "ours" (the released loss), "corrected" or "bound".
+
+    The weights stay as they are at first, unless `what` ends with ", learning": under the released loss units
+    die as a pair learns, and the fewer are left, the less a regression costs.
+    """
+    what, _, learning = what.partition(", ")
+    count, rate = 4 * batch, LEARNING if learning else HELD
     if what == "CIFAR-10 DNA":
         images = data.load("color-mnist", limit=count)  # of CIFAR-10's shape
         models = [cifar10_autoencoder().to(DEVICE)]
@@ -145,7 +157,7 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
         products.ONEDNN = False  # it multiplies matrices as torch does
         loader = DataLoader(reference.Pictures(images.x, images.y), batch, shuffle=True)
         objective = reference.pair_loss(models) if len(models) == 2 else reference.dna_loss(models[0])
-        endless = reference.steps(objective, models, loader, DEVICE)
+        endless = reference.steps(objective, models, loader, DEVICE, rate)
         return measure(lambda: next(endless), seconds=4)
     if what != "MNIST DNA":
         models = [model.to(memory_format=torch.channels_last) for model in models]
@@ -155,7 +167,7 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
     make = losses.decorrelation if len(models) == 2 else losses.reconstruction
     objective = make(*models, variant=variant)
     batches = data.Batches(images, batch)
-    fit = partial(training.fit, objective, objective.parameters(), batches, epochs=1)
+    fit = partial(training.fit, objective, objective.parameters(), batches, epochs=1, learning_rate=rate)
     return measure(fit, per=len(batches), seconds=4)
 
 
@@ -218,7 +230,8 @@ def way(how: str, batch: int) -> dict[str, Any]:
     step = Step(pair, images, objective, data.Batches(images, batch))
     WAYS[how](step)
     fit = partial(training.fit, step.objective, step.objective.parameters(), step.batches, epochs=1)
-    return measure(partial(fit, bfloat16=step.bfloat16), per=len(step.batches) * step.pairs, seconds=4)
+    fit = partial(fit, learning_rate=HELD, bfloat16=step.bfloat16)
+    return measure(fit, per=len(step.batches) * step.pairs, seconds=4)
 
 
 def _as_it_is(step: Step) -> None:

@@ -1,5 +1,6 @@
 """What the benchmark compares must be the same thing: reference and ours agree, and every plan can run."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnabook import CNN, correlation_loss, data, losses, products, training
+from dnabook import CNN, FullyConnected, correlation_loss, data, losses, measures, products, training
 from dnabook.autoencoders import mnist_autoencoder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -67,9 +68,26 @@ def test_steps_in_the_released_style_lower_the_loss():
     model = mnist_autoencoder(1)
     loss = lambda x, y: (model(x)[0] - x).square().mean()  # noqa: E731
     loader = torch.utils.data.DataLoader(reference.Pictures(images.x, images.y), 50, shuffle=True)
-    endless = reference.steps(loss, [model], loader, torch.device("cpu"))
+    endless = reference.steps(loss, [model], loader, torch.device("cpu"), speed.LEARNING)
     values = [next(endless) for _ in range(12)]  # six times through
     assert values[-1] < 0.8 * values[0]
+
+
+def test_steps_that_are_compared_leave_the_weights_where_they_are_so_that_all_cost_the_same(mnist_train):
+    images = mnist_train[:500]
+    loader = torch.utils.data.DataLoader(reference.Pictures(images.x, images.y), 250)
+    for rate, moves in ((speed.HELD, False), (speed.LEARNING, True)):
+        pair = [FullyConnected() for _ in range(2)]
+        before = copy.deepcopy(pair)
+        endless = reference.steps(reference.pair_loss(pair), pair, loader, torch.device("cpu"), rate)
+        objective = losses.decorrelation(*pair, variant="released")
+        for _ in range(3):
+            next(endless)
+        training.fit(
+            objective, objective.parameters(), data.Batches(images, 250), epochs=2, learning_rate=rate
+        )
+        moved = max(float(measures.parameter_distance(*both)) for both in zip(before, pair, strict=True))
+        assert moved > 1e-3 if moves else moved < 1e-9
 
 
 def test_every_measurement_that_is_planned_has_a_function_that_takes_it():
