@@ -86,7 +86,7 @@ def test_steps_that_are_compared_leave_the_weights_where_they_are_so_that_all_co
         training.fit(
             objective, objective.parameters(), data.Batches(images, 250), epochs=2, learning_rate=rate
         )
-        moved = max(float(measures.parameter_distance(*both)) for both in zip(before, pair, strict=True))
+        moved = max(measures.parameter_distance(*both).item() for both in zip(before, pair, strict=True))
         assert moved > 1e-3 if moves else moved < 1e-9
 
 
