@@ -19,7 +19,7 @@ Row = dict[str, Any]
 Benchmark = dict[str, Any]
 
 
-GROUPS = ("loss", "step", "attack", "growth")  # what the page shows of a processor
+GROUPS = ("loss", "step", "ways", "attack", "growth")  # what the page shows of a processor
 
 
 def benchmark(device_type: str = "cpu", groups: tuple[str, ...] = GROUPS) -> Benchmark:

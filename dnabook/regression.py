@@ -103,18 +103,21 @@ def _weight(
     """
     gram = _gram(c)
     kept = _independent(gram, mean, len(c), eta)
-    if not (_asking_is_free(c) and _asking_is_free(target)):
+    steered = _asking_is_free(c) and _asking_is_free(target)
+    if steered and not kept.all():
+        weight = c.new_zeros(c.shape[1], target.shape[1])
+        if kept.any():
+            index = kept.nonzero().squeeze(1)
+            product = c[:, index].T @ target if product is None else product[index]
+            weight[index] = torch.cholesky_solve(product, _cholesky_(gram[index][:, index], ridge))
+        return weight, kept
+    product = c.T @ target if product is None else product
+    if not steered:
         keep = kept.to(gram.dtype)
         gram.mul_(keep[:, None]).mul_(keep)
         gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))
-        product = c.T @ target if product is None else product
-        return torch.cholesky_solve(product * keep[:, None], _cholesky_(gram, ridge)), kept
-    weight = c.new_zeros(c.shape[1], target.shape[1])
-    if kept.any():
-        index = kept.nonzero().squeeze(1)
-        product = c[:, index].T @ target if product is None else product[index]
-        weight[index] = torch.cholesky_solve(product, _cholesky_(gram[index][:, index], ridge))
-    return weight, kept
+        product = product * keep[:, None]
+    return torch.cholesky_solve(product, _cholesky_(gram, ridge)), kept
 
 
 def _independent(gram: Tensor, mean: Tensor, n: int, eta: float) -> Tensor:

@@ -60,7 +60,7 @@ def test_a_group_that_is_missing_is_named(measured, monkeypatch):
         records, "benchmark", lambda kind: {"loss": measured["loss"], "step": measured["step"]}
     )
     with pytest.raises(
-        RecordError, match=r"attack, growth in .*benchmark-cpu\.json is missing; run: make bench"
+        RecordError, match=r"ways, attack, growth in .*benchmark-cpu\.json is missing; run: make bench"
     ):
         costs.benchmark()
 
@@ -176,7 +176,7 @@ def test_the_committed_measurements_are_of_a_commit_that_can_be_checked_out(comm
 
 def test_the_committed_measurements_hold_every_row_that_the_page_shows(committed):
     measured = costs.benchmark()
-    for table in (costs.loss_table, costs.step_table, costs.attack_table):
+    for table in (costs.loss_table, costs.step_table, costs.ways_table, costs.attack_table):
         assert len(cells(table(measured))) > 3
     assert len(costs.growth(measured).axes) == 4
 
