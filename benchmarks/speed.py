@@ -42,7 +42,6 @@ from dnabook import (
     costs,
     data,
     losses,
-    memory,
     pgd,
     products,
     records,
@@ -71,8 +70,8 @@ RUNS = 3  # one after another through the whole group: where memory comes to lie
 
 def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 2) -> dict[str, Any]:
     """Median of a call in milliseconds, and by how many MiB the peak of memory grew."""
-    memory.forget_peak(DEVICE)
-    before = memory.peak(DEVICE)
+    records.forget_peak(DEVICE)
+    before = records.peak(DEVICE)
     times, began = [], time.perf_counter()
     while len(times) < 4 or (time.perf_counter() - began < seconds and len(times) < 200):
         started = time.perf_counter()
@@ -83,7 +82,7 @@ def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 2) ->
     return {
         "ms": round(statistics.median(times[1:]), 3),  # the first call warms up
         "calls": len(times) - 1,
-        "peak_mib": round((memory.peak(DEVICE) - before) / 2**20),
+        "peak_mib": round((records.peak(DEVICE) - before) / 2**20),
     }
 
 

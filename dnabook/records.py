@@ -9,6 +9,7 @@ finishes, so an interrupted run resumes and several processes may share a record
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import datetime
 import hashlib
@@ -18,6 +19,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -36,10 +38,15 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 
 import dnabook
-from dnabook import data, engines, memory
+from dnabook import data, engines
 from dnabook.experiments import NAMES, Context
 from dnabook.models import seeded
 from dnabook.training import quiet
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
 
 SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
@@ -396,7 +403,7 @@ def _run_trial(
             kept.update(_tensors(items))
 
     context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
-    memory.forget_peak(device)
+    forget_peak(device)
     started = time.perf_counter()
     with seeded(seed, device), _repeatable(device):
         values = module.run(module.SCALES[record.scale], setting, seed, context)
@@ -545,8 +552,38 @@ def _provenance(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "dnabook": dnabook.__version__,
         "commit": COMMIT,
-        "peak_memory_mib": round(memory.peak(device) / 2**20),
+        "peak_memory_mib": round(peak(device) / 2**20),
     }
+
+
+def forget_peak(device: torch.device) -> None:
+    """From here on `peak` tells what is held at most: on a GPU, and on Linux. Elsewhere nothing happens."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is freed goes back to the system first
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        pass
+
+
+def peak(device: torch.device) -> int:
+    """Bytes that this process, or torch on a GPU, has held at most; 0 where the system does not tell.
+
+    Since `forget_peak`, or where that can do nothing, since the process started.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    except (OSError, StopIteration):
+        pass
+    if resource is None:
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # bytes there, elsewhere KiB
 
 
 def _device_name(device: torch.device) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnabook import memory
+from dnabook import records
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -15,18 +15,18 @@ MIB = 2**20
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux forgets a peak")
 def test_a_peak_is_forgotten_and_a_new_one_counted_in_bytes():
-    memory.forget_peak(CPU)
-    before = memory.peak(CPU)
+    records.forget_peak(CPU)
+    before = records.peak(CPU)
     torch.ones(64 * MIB).sum()  # 256 MiB
-    high = memory.peak(CPU)
+    high = records.peak(CPU)
     assert 250 * MIB < high - before < 400 * MIB
-    memory.forget_peak(CPU)
-    assert memory.peak(CPU) < high - 200 * MIB
+    records.forget_peak(CPU)
+    assert records.peak(CPU) < high - 200 * MIB
 
 
 @pytest.fixture
 def without_proc(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "Path", lambda name: tmp_path / Path(name).name)
+    monkeypatch.setattr(records, "Path", lambda name: tmp_path / Path(name).name)
 
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
@@ -34,12 +34,14 @@ def test_without_proc_the_process_s_whole_peak_counts_whatever_unit_the_system_h
     system, unit, without_proc, monkeypatch
 ):
     usage = types.SimpleNamespace(ru_maxrss=2**30 // unit)
-    monkeypatch.setattr(memory, "resource", types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: usage))
+    monkeypatch.setattr(
+        records, "resource", types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: usage)
+    )
     monkeypatch.setattr(sys, "platform", system)
-    memory.forget_peak(CPU)
-    assert memory.peak(CPU) == 2**30
+    records.forget_peak(CPU)
+    assert records.peak(CPU) == 2**30
 
 
 def test_a_system_that_tells_nothing_gives_0(without_proc, monkeypatch):
-    monkeypatch.setattr(memory, "resource", None)
-    assert memory.peak(CPU) == 0
+    monkeypatch.setattr(records, "resource", None)
+    assert records.peak(CPU) == 0

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import dnabook
-from dnabook import data, memory, records
+from dnabook import data, records
 from dnabook.experiments import Context
 from dnabook.records import Checkpoint, MissingTrials, Record, RecordError
 from dnabook.training import quiet
@@ -833,8 +833,8 @@ def test_a_checkpoint_is_for_one_kind_of_gpu_with_any_number_of_threads(fake, mo
     found = []
     fake.before = lambda setting, seed, context: found.append(context.checkpoint(size=1).file)
     monkeypatch.setattr(records, "seeded", lambda seed, device: contextlib.nullcontext())
-    monkeypatch.setattr(memory, "forget_peak", lambda device: None)
-    monkeypatch.setattr(memory, "peak", lambda device: 0)
+    monkeypatch.setattr(records, "forget_peak", lambda device: None)
+    monkeypatch.setattr(records, "peak", lambda device: 0)
     for name, threads in (("H100", 1), ("T4", 1), ("T4", 2)):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
         with records._threads(threads):
