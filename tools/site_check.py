@@ -275,7 +275,8 @@ WIDE = """() => {
 
 AXE = """async options => (await axe.run(document, {resultTypes: ['violations'], preload: false, ...options}))
   .violations"""
-AXE_RULES = {"light": {}, "dark": {"runOnly": ["cat.color"]}}  # only its colours are different in the dark
+COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
+AXE_RULES = {"light": {}, "dark": {"runOnly": COLOURS}}  # only its colours are different in the dark
 SHOWN_IN_PRINT = """() => ['.bd-sidebar-primary', '.bd-sidebar-secondary', '.bd-header-article', '.bd-header',
   '.prev-next-footer', '.copybtn', '#pst-back-to-top', 'button'].filter(s =>
   [...document.querySelectorAll(s)].some(e => { const r = e.getBoundingClientRect();
