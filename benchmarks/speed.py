@@ -3,12 +3,12 @@
     make bench                                   all of it, about three quarters of an hour on two cores
     .venv/bin/python benchmarks/speed.py loss    one group: loss, step, ways, attack or growth
 
-Every measurement has three processes of its own, so that neither warm memory nor another library's settings
-favour the later one. Times are medians of their medians over calls after a first one; memory is the growth of
-the process's peak (on a GPU, of what torch allocated). "bound" is the time that matrix products or
-convolutions alone take, in the precision and layout that we use, on the same machine: what remains cannot be
-less. Results are printed and saved beside the records, one file for processors and one for GPUs; the page
-"What it costs" shows them.
+On a processor every measurement has three processes of its own, so that neither warm memory nor another
+library's settings favour the later one; on a GPU all share one. Times are medians of the processes' medians
+over calls after a first one; memory is the growth of the process's peak (on a GPU, of what torch allocated).
+"bound" is the time that matrix products or convolutions alone take, in the precision and layout that we use,
+on the same machine: what remains cannot be less. Results are printed and saved beside the records, one file
+for processors and one for GPUs; the page "What it costs" shows them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,7 @@ from dnabook import (
     correlation_loss,
     costs,
     data,
+    graphs,
     losses,
     pgd,
     products,
@@ -50,8 +53,10 @@ from dnabook import (
 )
 from dnabook.autoencoders import cifar10_autoencoder, mnist_autoencoder
 from dnabook.memory import keep_freed_memory
+from dnabook.models import layout
 
 DEVICE = data.default_device()
+ON_GPU = DEVICE.type == "cuda"
 LOSS_SHAPES = ((1000, 784), (500, 64), (1250, 448), (1000, 200), (4000, 2048))
 STEPS = {
     "CNN pair": 1000,
@@ -60,9 +65,12 @@ STEPS = {
     "MNIST DNA": 500,
     "CIFAR-10 DNA": 1250,
 }  # what is trained: images in a batch
+STEPS_A_CALL = 40 if ON_GPU else 4  # of training; on a GPU the first two are plain, the others replayed
 HELD, LEARNING = 1e-12, 5e-3  # learning rates: too small to move a weight, so that every step costs the same
 PGD_STEPS, PGD_IMAGES = 40, 1000
-RUNS = 3  # one after another through the whole group: where memory comes to lie is another each time
+RUNS = (
+    1 if ON_GPU else 3
+)  # one after another through the whole group: where memory comes to lie is another each time
 
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -70,13 +78,14 @@ RUNS = 3  # one after another through the whole group: where memory comes to lie
 
 def measure(run: Callable[[], object], *, per: float = 1, seconds: float = 2) -> dict[str, Any]:
     """Median of a call in milliseconds, and by how many MiB the peak of memory grew."""
+    least, seconds = (3, seconds / 4) if ON_GPU else (4, seconds)
     records.forget_peak(DEVICE)
     before = records.peak(DEVICE)
     times, began = [], time.perf_counter()
-    while len(times) < 4 or (time.perf_counter() - began < seconds and len(times) < 200):
+    while len(times) < least or (time.perf_counter() - began < seconds and len(times) < 200):
         started = time.perf_counter()
         run()
-        if DEVICE.type == "cuda":
+        if ON_GPU:
             torch.cuda.synchronize()
         times.append(1000 * (time.perf_counter() - started) / per)
     return {
@@ -144,7 +153,8 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
     die as a pair learns, and the fewer are left, the less a regression costs.
     """
     what, _, learning = what.partition(", ")
-    count, rate = 4 * batch, LEARNING if learning else HELD
+    rate = LEARNING if learning else HELD
+    count, epochs = STEPS_A_CALL * batch, 5 if ON_GPU and what != "CIFAR-10 DNA" else 1
     if what == "CIFAR-10 DNA":
         images = data.load("color-mnist", limit=count)  # of CIFAR-10's shape
         models = [cifar10_autoencoder().to(DEVICE)]
@@ -153,21 +163,22 @@ def step(how: str, what: str, batch: int) -> dict[str, Any]:
         make = {"CNN pair": CNN, "fully connected pair": FullyConnected, "MNIST DNA": mnist_autoencoder}[what]
         models = [make().to(DEVICE) for _ in range(2 if what.endswith("pair") else 1)]
     if how == "released style":
-        products.ONEDNN = False  # it multiplies matrices as torch does
         loader = DataLoader(reference.Pictures(images.x, images.y), batch, shuffle=True)
         objective = reference.pair_loss(models) if len(models) == 2 else reference.dna_loss(models[0])
         endless = reference.steps(objective, models, loader, DEVICE, rate)
-        return measure(lambda: next(endless), seconds=4)
+        with patch.object(products, "ONEDNN", False):  # it multiplies matrices as torch does
+            return measure(lambda: next(endless), seconds=4)
     if what != "MNIST DNA":
-        models = [model.to(memory_format=torch.channels_last) for model in models]
+        models = [model.to(memory_format=layout(DEVICE)) for model in models]
     if how == "bound":
         return layers_alone(models, images.x[:batch])
     variant = "corrected" if how == "corrected" else "released"
     make = losses.decorrelation if len(models) == 2 else losses.reconstruction
     objective = make(*models, variant=variant)
     batches = data.Batches(images, batch)
-    fit = partial(training.fit, objective, objective.parameters(), batches, epochs=1, learning_rate=rate)
-    return measure(fit, per=len(batches), seconds=4)
+    how = {"epochs": epochs, "learning_rate": rate, "cuda_graph": True}
+    fit = partial(training.fit, objective, objective.parameters(), batches, **how)
+    return measure(fit, per=len(batches) * epochs, seconds=4)
 
 
 def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) -> dict[str, Any]:
@@ -190,7 +201,11 @@ def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) ->
         given = given.detach().requires_grad_(not first)
         wanted = [*([] if first else [given]), *(layer.parameters() if weights else [])]
         prepared.append((layer, given, wanted, torch.randn_like(layer(given))))
-    return measure(lambda: [torch.autograd.grad(layer(z), w, g) for layer, z, w, g in prepared])
+
+    def run(_: Tensor) -> list[tuple[Tensor, ...]]:
+        return [torch.autograd.grad(layer(z), w, g) for layer, z, w, g in prepared]
+
+    return measure(partial(graphs.Replay(run) if ON_GPU else run, x))
 
 
 # --- Ways ----------------------------------------------------------------------------------------
@@ -206,6 +221,8 @@ class Step:
     batches: Any
     pairs: int = 1
     bfloat16: bool = False
+    cuda_graph: bool = True
+    patches: ExitStack = field(default_factory=ExitStack)  # what is changed in modules, to be undone
 
 
 @dataclass
@@ -223,14 +240,15 @@ class Moved:
 
 def way(how: str, batch: int) -> dict[str, Any]:
     """A step of "ours" for a CNN pair with one thing changed, which `WAYS` names."""
-    images = data.load("mnist", limit=4 * batch)
-    pair = [CNN().to(DEVICE, memory_format=torch.channels_last) for _ in range(2)]
+    images = data.load("mnist", limit=STEPS_A_CALL * batch)
+    pair = [CNN().to(DEVICE, memory_format=layout(DEVICE)) for _ in range(2)]
     objective = losses.decorrelation(*pair, variant="released")
-    step = Step(pair, images, objective, data.Batches(images, batch))
-    WAYS[how](step)
-    fit = partial(training.fit, step.objective, step.objective.parameters(), step.batches, epochs=1)
-    fit = partial(fit, learning_rate=HELD, bfloat16=step.bfloat16)
-    return measure(fit, per=len(step.batches) * step.pairs, seconds=4)
+    step, epochs = Step(pair, images, objective, data.Batches(images, batch)), 5 if ON_GPU else 1
+    with step.patches:
+        WAYS[how](step)
+        fit = partial(training.fit, step.objective, step.objective.parameters(), step.batches, epochs=epochs)
+        fit = partial(fit, learning_rate=HELD, bfloat16=step.bfloat16, cuda_graph=step.cuda_graph)
+        return measure(fit, per=len(step.batches) * epochs * step.pairs, seconds=4)
 
 
 def _as_it_is(step: Step) -> None:
@@ -238,7 +256,9 @@ def _as_it_is(step: Step) -> None:
 
 
 def _pinv(step: Step) -> None:
-    losses.correlation_loss = lambda z1, z2, variant: reference.correlation_loss(z1, z2)
+    by_pinv = lambda z1, z2, variant: reference.correlation_loss(z1, z2)  # noqa: E731
+    step.patches.enter_context(patch.object(losses, "correlation_loss", by_pinv))
+    step.cuda_graph = False  # it asks which columns to keep
 
 
 def _loader(step: Step) -> None:
@@ -251,17 +271,28 @@ def _channels_first(step: Step) -> None:
         model.to(memory_format=torch.contiguous_format)
 
 
+def _channels_last(step: Step) -> None:
+    for model in step.pair:
+        model.to(memory_format=torch.channels_last)
+
+
+def _kernel_by_kernel(step: Step) -> None:
+    step.cuda_graph = False
+
+
 def _memory_returned(step: Step) -> None:
-    losses.keep_freed_memory = training.keep_freed_memory = lambda device: None
+    for module in (losses, training):
+        step.patches.enter_context(patch.object(module, "keep_freed_memory", lambda device: None))
 
 
 def _own_products(step: Step) -> None:
-    products.ONEDNN = False
+    step.patches.enter_context(patch.object(products, "ONEDNN", False))
 
 
 def _unfused(step: Step) -> None:
     adam = torch.optim.Adam
-    torch.optim.Adam = lambda parameters, lr, fused: adam(parameters, lr=lr, fused=False)
+    unfused = lambda *given, **how: adam(*given, **{**how, "fused": False})  # noqa: E731
+    step.patches.enter_context(patch.object(torch.optim, "Adam", unfused))
 
 
 def _read_back(step: Step) -> None:
@@ -272,7 +303,7 @@ def _read_back(step: Step) -> None:
         named["loss"].item()
         return named
 
-    step.objective = replace(step.objective, terms=read)
+    step.objective, step.cuda_graph = replace(step.objective, terms=read), False
 
 
 def _bfloat16(step: Step) -> None:
@@ -294,11 +325,13 @@ def _stacked(step: Step) -> None:
     step.objective = stacked([CNN().to(DEVICE) for _ in range(2 * step.pairs)])
 
 
-WAYS: dict[str, Callable[[Step], None]] = {  # changes of modules are not undone: the process ends with them
+WAYS: dict[str, Callable[[Step], None]] = {
     "as it is": _as_it_is,
     "pseudo-inverse instead of Cholesky": _pinv,
     "images through a DataLoader": _loader,
+    "kernel by kernel, not a CUDA graph": _kernel_by_kernel,
     "channels first": _channels_first,
+    "channels last": _channels_last,
     "freed memory returned to the system": _memory_returned,
     "torch's own matrix products": _own_products,
     "Adam not fused": _unfused,
@@ -346,13 +379,13 @@ def attack(how: str, chunk: int) -> dict[str, Any]:
     of the weights, freed memory kept), or "bound".
     """
     images = data.load("mnist", "test", limit=PGD_IMAGES)
-    model = CNN().to(DEVICE, memory_format=torch.channels_last).eval()
+    model = CNN().to(DEVICE, memory_format=layout(DEVICE)).eval()
     if how == "bound":  # the forward and backward passes of the convolutions alone
         found = layers_alone([model], images.x[:chunk], weights=False)
         times = PGD_STEPS * PGD_IMAGES / chunk
         return {**found, "ms": round(times * found["ms"], 3)}
     if how == "ours":
-        search = partial(pgd, ball=Linf(0.1), steps=PGD_STEPS, step_size=0.01)
+        search = partial(pgd, ball=Linf(0.1), steps=PGD_STEPS, step_size=0.01, cuda_graph=True)
         return measure(lambda: attacks.craft(search, model, images.x, images.y, chunk=chunk), seconds=4)
     library, _, helped = how.partition(", ")
     if helped:
@@ -394,7 +427,7 @@ def _trial(seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     images = data.load("mnist", limit=10_000)
-    pair = [CNN().to(DEVICE, memory_format=torch.channels_last) for _ in range(2)]
+    pair = [CNN().to(DEVICE, memory_format=layout(DEVICE)) for _ in range(2)]
     objective = losses.decorrelation(*pair, correlation_weight=0)
     training.fit(objective, objective.parameters(), data.Batches(images, 500, seed=seed), epochs=2)
 
@@ -410,24 +443,30 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
                 yield {"function": "loss", "how": how, "n": n, "m": m}
     elif group == "step":
         for what, batch in STEPS.items():
+            if ON_GPU and "learning" in what:
+                continue  # columns that are dropped stay in a GPU's work, so every step costs the same
             for how in ("released style", "ours", "corrected", "bound"):
                 yield {"function": "step", "how": how, "what": what, "batch": batch}
     elif group == "ways":
-        idle = set()  # what these switch off is off on this machine anyway
+        idle = {"channels last", "kernel by kernel, not a CUDA graph"}  # as it is on this machine anyway
         if not products.ONEDNN or DEVICE.type != "cpu":
             idle.add("torch's own matrix products")
         if DEVICE.type != "cpu":
             idle.add("freed memory returned to the system")
+        if ON_GPU:
+            idle ^= {"channels first", "channels last", "kernel by kernel, not a CUDA graph"}
+            idle.add("compiled by torch.compile")  # into kernels: minutes, and not beside a graph
         for how in (how for how in WAYS if how not in idle):
             yield {"function": "way", "how": how, "batch": STEPS["CNN pair"]}
     elif group == "attack":
+        chunks = (500, PGD_IMAGES) if ON_GPU else (125, 250, 500, PGD_IMAGES)
         for how in LIBRARIES:
             yield {"function": "attack", "how": how, "chunk": PGD_IMAGES}
-            for chunk in (125, 250, 500, PGD_IMAGES):
+            for chunk in chunks:
                 yield {"function": "attack", "how": f"{how}, helped", "chunk": chunk}
-        for chunk in (25, 50, 125, 250, 500, PGD_IMAGES):
+        for chunk in chunks if ON_GPU else (25, 50, *chunks):
             yield {"function": "attack", "how": "ours", "chunk": chunk}
-        for chunk in (125, 250, 500, PGD_IMAGES):
+        for chunk in chunks:
             yield {"function": "attack", "how": "bound", "chunk": chunk}
     elif group == "growth":
         for n in (250, 500, 1000, 2000, 4000, 8000):
@@ -441,13 +480,13 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
                 yield {"function": "trials", "how": "ours", "count": count, "jobs": jobs}
 
 
-GROUPS = ("loss", "step", "ways", "attack", "growth")
+GROUPS = ("loss", "step", "ways", "attack") + ("growth",) * (not ON_GPU)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         options = json.loads(sys.argv[2])
-        print(json.dumps({"commit": records.COMMIT, **globals()[options.pop("function")](**options)}))
+        print(json.dumps({"commit": records.COMMIT, **found_by(options)}))
         return
     groups = sys.argv[1:] or GROUPS
     if unknown := set(groups) - set(GROUPS):
@@ -456,7 +495,7 @@ def main() -> None:
         measured: dict[str, list[dict[str, Any]]] = {}
         for turn in range(1, RUNS + 1):
             for options in plan(group):
-                found = in_own_process(options)
+                found = found_by(options) if ON_GPU else in_own_process(options)
                 measured.setdefault(json.dumps(options), []).append(found)
                 named = ", ".join(str(value) for value in options.values())
                 print(
@@ -464,6 +503,12 @@ def main() -> None:
                 )
         rows = [{**json.loads(options), **together(runs)} for options, runs in measured.items()]
         print(records.save_benchmark(group, rows, DEVICE))
+
+
+def found_by(options: dict[str, Any]) -> dict[str, Any]:
+    """What the function finds that the options name, with the others as arguments."""
+    arguments = {key: value for key, value in options.items() if key != "function"}
+    return globals()[options["function"]](**arguments)
 
 
 def in_own_process(options: dict[str, Any]) -> dict[str, Any]:

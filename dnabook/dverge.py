@@ -136,6 +136,7 @@ def train(
     learning_rate: float = 5e-3,
     seed: int = 0,
     memories: Sequence[Memory] | None = None,
+    cuda_graph: bool = False,
 ) -> Iterator[dict[str, float]]:
     """DVERGE on a trained pair, in place: yields the mean losses after each epoch, both models in eval mode.
 
@@ -144,6 +145,7 @@ def train(
     seed      draws the layers of a preset that picks them at random.
     memories  `preset.turns` of them. Where they hold the states of an earlier call that was interrupted after
               an epoch, the pair gets its weights back and training goes on with the next one.
+    cuda_graph  as in `training.fit`.
     Adam keeps its state from epoch to epoch. (The official code uses SGD with momentum.)
     Raises ValueError on another number of memories.
     """
@@ -172,7 +174,7 @@ def train(
             objective = diversification(learners, teachers, preset, layer=layer)
             history = training.fit(
                 objective, objective.parameters(), own[i], epochs=epoch, learning_rate=learning_rate,
-                checkpoint=memories[i],
+                checkpoint=memories[i], cuda_graph=cuda_graph,
             )  # fmt: skip
             losses[f"loss_{i + 1}"] = history["loss"][-1]
         yield losses

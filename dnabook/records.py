@@ -50,7 +50,7 @@ except ImportError:  # Windows has none
 
 SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
-    "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
+    "graphs", "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
     "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
     "experiments/parameter_distance",
 )  # fmt: skip

@@ -13,10 +13,10 @@ PACKAGE = Path(dnabook.__file__).parent
 
 # Each module may import only those above it. "" is `dnabook` itself, which gathers the library for users.
 ORDER = (
-    "_version", "memory", "products", "data", "models", "autoencoders", "regression", "measures", "losses",
-    "attacks", "training", "dverge", "", "experiments", "experiments.pairs", "experiments.reconstruction",
-    "experiments.*", "engines", "records", "summaries", "scoreboard", "figures", "costs", "widgets", "pieces",
-    "__main__",
+    "_version", "memory", "graphs", "products", "data", "models", "autoencoders", "regression", "measures",
+    "losses", "attacks", "training", "dverge", "", "experiments", "experiments.pairs",
+    "experiments.reconstruction", "experiments.*", "engines", "records", "summaries", "scoreboard", "figures",
+    "costs", "widgets", "pieces", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -844,7 +844,7 @@ def test_a_checkpoint_is_for_one_kind_of_gpu_with_any_number_of_threads(fake, mo
 
 
 WHAT_TRAINS = (
-    "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
+    "graphs", "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
     "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
 )  # fmt: skip
 

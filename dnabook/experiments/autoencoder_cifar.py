@@ -1,11 +1,12 @@
 """Figures 8 and 9: the Dual Neck Autoencoder on CIFAR-10 (chapter 7).
 
-Attacks are stated and made in pixels of [0, 1], everything is measured in eval mode. Where CIFAR-10 cannot be
-had, coloured MNIST digits of its shape stand in, and the record says so.
+Attacks are stated and made in pixels of [0, 1], everything is measured in eval mode, on a GPU in TF32. Where
+CIFAR-10 cannot be had, coloured MNIST digits of its shape stand in, and the record says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,21 +22,21 @@ TITLE = "Attacked photographs through a DNA and through a plain autoencoder (Fig
 
 EXAMPLES = 200  # test images kept beside the weights
 
-PAPER = Training(batch_size=1250, augment=True)
+PAPER = Training(batch_size=1250, augment=True, bfloat16=True)
 
 
 @dataclass(frozen=True)
 class Config:
     training: Training = PAPER
     images: str = "cifar10"
-    arms: tuple[str, ...] = ("autoencoder", "dna", "dna_regular", "two_autoencoders", "dna_corrected")
+    arms: tuple[str, ...] = ("autoencoder", "dna", "dna_regular")
     attacks: tuple[str, ...] = ("fgsm", "pgd")
     epsilons_255: tuple[int, ...] = (2, 4, 8)  # ε in 255ths of the pixel range
-    objectives: tuple[str, ...] = ("printed", "released", "corrected")
+    objectives: tuple[str, ...] = ("printed", "corrected")
     steps: int = 40
     step_size: float | None = None  # 2.5 ε / steps: the released 3/255 steps over the whole smallest ball
     clean_images: int = 10_000
-    test_images: int = 2000
+    test_images: int = 1000
 
 
 SCALES = {
@@ -48,8 +49,7 @@ SCALES = {
     "laptop": Config(
         Training(epochs=12, classifier_epochs=6, batch_size=625, classifier_batch_size=125,
                  learning_rate=3e-3, train_images=10_000, schedule="one_cycle", augment=True, bfloat16=True),
-        arms=("autoencoder", "dna", "dna_regular"), objectives=("printed", "corrected"), steps=10,
-        clean_images=2000, test_images=200,
+        steps=10, clean_images=2000, test_images=200,
     ),
     "paper": Config(),
 }  # fmt: skip
@@ -79,6 +79,15 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         context.keep(dna=autoencoder, dna_classifier=classifier, examples=pixels, labels=some.y)
     model = Reconstructor(autoencoder, classifier).eval()
     epsilons = tuple(e / 255 for e in config.epsilons_255)
-    values = examine(model, test, config, epsilons, history=history, seed=seed, context=context)
+    with _tf32():
+        values = examine(model, test, config, epsilons, history=history, seed=seed, context=context)
     bfloat16 = as_run(config.training, context.device).bfloat16
     return {"images": test.name, "bfloat16": bfloat16, **values}
+
+
+def _tf32() -> contextlib.AbstractContextManager:
+    """Convolutions in TF32 where a GPU has it: more bits than bfloat16, a third of float32's time here."""
+    now = torch.backends.cudnn
+    return now.flags(
+        enabled=now.enabled, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=True
+    )

@@ -115,6 +115,7 @@ def _dverge(
         learning_rate=config.learning_rate,
         seed=seed,
         memories=memories,
+        cuda_graph=True,
     )
 
 
@@ -126,6 +127,6 @@ def _plain(config: Config, pair: Pair, seed: int, context: Context, memory: meth
     while True:
         history = training.fit(
             objective, objective.parameters(), batches, epochs=memory.epochs + each,
-            learning_rate=config.learning_rate, checkpoint=memory,
+            learning_rate=config.learning_rate, checkpoint=memory, cuda_graph=True,
         )  # fmt: skip
         yield {"loss_1": history["loss"][-1]}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dnabook import attacks, data, losses, measures, training
 from dnabook.data import Images
 from dnabook.experiments import Context
-from dnabook.models import ARCHITECTURES, seeded
+from dnabook.models import ARCHITECTURES, layout, seeded
 
 Pair = tuple[nn.Module, nn.Module]
 DIRECTIONS = ((1, 2), (2, 1))
@@ -77,6 +77,7 @@ def train(how: Training, architecture: str, arm: str, seed: int, context: Contex
             batches,
             epochs=epochs,
             learning_rate=how.learning_rate,
+            cuda_graph=how.variant != "printed",  # which asks for singular values
             progress=context.progress,
             checkpoint=context.checkpoint(**settings),
         )
@@ -89,7 +90,7 @@ def new_pair(architecture: str, seed: int, context: Context) -> Pair:
     """Two models with different random weights, drawn from the seed."""
     with seeded(seed):
         models = [ARCHITECTURES[architecture]() for _ in range(2)]
-    return tuple(m.to(context.device, memory_format=torch.channels_last) for m in models)
+    return tuple(m.to(context.device, memory_format=layout(context.device)) for m in models)
 
 
 # --- Attacks across a pair -----------------------------------------------------------------------
@@ -110,7 +111,9 @@ def attack(name: str, epsilon: float, images: Images, *, steps: int, seed: int) 
         return partial(attacks.fgsm, ball=ball)
     generator = torch.Generator().manual_seed(seed)
     step_size = 3 / 255 if norm == "linf" else None
-    return partial(attacks.pgd, ball=ball, steps=steps, step_size=step_size, generator=generator)
+    return partial(
+        attacks.pgd, ball=ball, steps=steps, step_size=step_size, generator=generator, cuda_graph=True
+    )
 
 
 def transfer_rows(

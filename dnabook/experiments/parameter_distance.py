@@ -70,6 +70,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         data.Batches(images, config.batch_size, seed=seed),
         epochs=config.epochs,
         learning_rate=config.learning_rate,
+        cuda_graph=True,
         progress=context.progress,
         checkpoint=context.checkpoint(parameter_distance=dataclasses.asdict(config), **setting),
     )

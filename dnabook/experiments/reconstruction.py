@@ -14,7 +14,7 @@ from dnabook import attacks, autoencoders, data, losses, measures, training
 from dnabook.autoencoders import NeckedAutoencoder, Reconstructor
 from dnabook.data import Images
 from dnabook.experiments import Context
-from dnabook.models import seeded
+from dnabook.models import layout, seeded
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ ARMS = {
 }
 
 OBJECTIVES = ("printed", "released", "corrected")  # of Eq. 10
+BATCH = 125  # images over which "released" takes its means
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def train(
     The same seed gives all arms the same batches, and arms of one shape the same initial weights.
     """
     how = as_run(how, context.device)
-    autoencoder = new_autoencoder(arm, images, seed).to(context.device)
+    autoencoder = new_autoencoder(arm, images, seed)
     weight = how.correlation_weight if arm.decorrelated else 0.0
     objective = losses.reconstruction(autoencoder, correlation_weight=weight, variant=arm.variant)
     settings = {
@@ -105,7 +106,7 @@ def train(
     }
     history = _fit(objective, how, how.epochs, how.batch_size, images, seed, context,
                    {**settings, "part": "autoencoder"})  # fmt: skip
-    classifier = new_classifier(images, seed).to(context.device, memory_format=torch.channels_last)
+    classifier = new_classifier(images, seed)
     objective = losses.reading(classifier, autoencoder)
     reading = _fit(objective, how, how.classifier_epochs, how.classifier_batch_size, images, seed, context,
                    {**settings, "part": "classifier"})  # fmt: skip
@@ -115,7 +116,7 @@ def train(
 def train_on_images(how: Training, images: Images, seed: int, context: Context) -> nn.Module:
     """A classifier that has learned on the images themselves, in eval mode."""
     how = as_run(how, context.device)
-    classifier = new_classifier(images, seed).to(context.device, memory_format=torch.channels_last)
+    classifier = new_classifier(images, seed)
     settings = {
         **dataclasses.asdict(how),
         "images": f"{images.name} {images.digest}",
@@ -128,6 +129,7 @@ def train_on_images(how: Training, images: Images, seed: int, context: Context) 
 
 def _fit(objective, how, epochs, batch_size, images, seed, context, settings) -> dict:
     augment = data.crop_and_flip if how.augment else None
+    asks = settings["part"] == "autoencoder" and settings["variant"] == "printed"  # for singular values
     history = training.fit(
         objective,
         objective.parameters(),
@@ -136,6 +138,7 @@ def _fit(objective, how, epochs, batch_size, images, seed, context, settings) ->
         learning_rate=how.learning_rate,
         schedule=how.schedule,
         bfloat16=how.bfloat16,
+        cuda_graph=not asks,
         progress=context.progress,
         checkpoint=context.checkpoint(**settings),
     )
@@ -146,16 +149,20 @@ def new_autoencoder(arm: Arm, images: Images, seed: int) -> NeckedAutoencoder:
     """Figure 12's or Figure 13's autoencoder, by the images' shape, with weights drawn from the seed."""
     make = autoencoders.mnist_autoencoder if images.x.shape[1] == 1 else autoencoders.cifar10_autoencoder
     with seeded(seed):
-        model = make(arm.necks, arm.unshared, **dict(arm.shape))
-    return model if images.x.shape[1] == 1 else model.to(memory_format=torch.channels_last)
+        return _beside(images, make(arm.necks, arm.unshared, **dict(arm.shape)))
 
 
 def new_classifier(images: Images, seed: int) -> nn.Module:
     """Figure 12d's or Figure 13d's classifier, by the images' shape, with weights drawn from the seed."""
     with seeded(10_000 + seed):  # not the autoencoder's own
-        if images.x.shape[1] == 1:
-            return autoencoders.mnist_classifier()
-        return autoencoders.CIFAR10Classifier()
+        make = autoencoders.mnist_classifier if images.x.shape[1] == 1 else autoencoders.CIFAR10Classifier
+        return _beside(images, make())
+
+
+def _beside(images: Images, model: nn.Module) -> nn.Module:
+    """The model on the images' device, in the memory layout that is fast there."""
+    device = images.x.device
+    return model.to(device, memory_format=layout(device) if images.x.shape[1] == 1 else torch.channels_last)
 
 
 # --- Evaluation ----------------------------------------------------------------------------------
@@ -219,14 +226,15 @@ def attack_rows(
     """
     if model.autoencoder.necks == 1:
         objectives = objectives[:1]
-    rows = []
+    rows, chunk = [], BATCH if images.x.device.type == "cpu" else 4 * BATCH
     combinations = [(name, epsilon) for name in names for epsilon in epsilons]
     for name, epsilon in context.progress(combinations, "attacks"):
         survived = []
         for objective in objectives:
             x_adv = attacks.craft(
                 method(name, epsilon, steps=steps, step_size=step_size, seed=seed),
-                model, images.x, images.y, objective=partial(attacks.paths, variant=objective), chunk=125,
+                model, images.x, images.y,
+                objective=partial(attacks.paths, variant=objective, batch=BATCH), chunk=chunk,
             )  # fmt: skip
             survived.append(right(measures.in_batches(model, x_adv), images.y))
             rows.append({"attack": name, "epsilon": epsilon, "objective": objective, **_counts(survived[-1])})
@@ -243,7 +251,9 @@ def method(name: str, epsilon: float, *, steps: int, step_size: float | None, se
     if name != "pgd":
         raise ValueError(f'attack is "fgsm" or "pgd", got {name!r}')
     generator = torch.Generator().manual_seed(seed)
-    return partial(attacks.pgd, ball=ball, steps=steps, step_size=step_size, generator=generator)
+    return partial(
+        attacks.pgd, ball=ball, steps=steps, step_size=step_size, generator=generator, cuda_graph=True
+    )
 
 
 def _counts(flags: dict[str, Tensor]) -> dict[str, int]:

@@ -1,0 +1,79 @@
+"""Steps on a GPU as one launch each: recorded once as a CUDA graph, then replayed.
+
+A step of training or of PGD on the book's networks is a hundred kernels of a few microseconds, and Python
+takes several times as long to launch them as the GPU to run them. Called by `training.fit` and `attacks.pgd`
+where they are asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PLAIN = 2  # calls before the recording: they load kernels and make what is made at first use
+
+
+class Replay:
+    """`function(*tensors)`, called plainly twice, then recorded on the tensors' GPU and replayed.
+
+    function   must do the same work each time it is given tensors of the same shapes, and ask the GPU for no
+               number (`.item()`, an `if` on a tensor): what it does in Python happens once, when it is
+               recorded. Inputs of other shapes than the recorded ones are computed plainly.
+
+    What it returns is overwritten by the next call: use it or copy it before.
+    Raises RuntimeError when it cannot be recorded. The GPU's random numbers may then be unusable in this
+    process.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.plain_calls = function, 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: list[Tensor] = []
+        self.result: Any = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        if self.graph is None:
+            if self.plain_calls == 0:
+                self.stream = torch.cuda.Stream(inputs[0].device)
+            if self.plain_calls < PLAIN:
+                self.plain_calls += 1
+                return self._beside(self.function, *inputs)
+            self._beside(self._record, *inputs)
+        if any(mine.shape != given.shape for mine, given in zip(self.inputs, inputs, strict=True)):
+            return self._beside(self.function, *inputs)
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            if mine is not given:
+                mine.copy_(given)
+        self.graph.replay()
+        return self.result
+
+    def _beside(self, call: Callable[..., Any], *inputs: Tensor) -> Any:
+        """The call on a stream of its own, as recording needs it, after what came before and before what
+        comes after."""
+        outside = torch.cuda.current_stream(inputs[0].device)
+        self.stream.wait_stream(outside)
+        with torch.cuda.stream(self.stream):
+            result = call(*inputs)
+        outside.wait_stream(self.stream)
+        return result
+
+    def _record(self, *inputs: Tensor) -> None:
+        self.inputs, graph = [each.clone() for each in inputs], torch.cuda.CUDAGraph()
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            self.result = self.function(*self.inputs)
+            graph.capture_end()
+        except RuntimeError as error:
+            raise RuntimeError(
+                "this step cannot be recorded as a CUDA graph, perhaps because a model or an objective asks "
+                "the GPU for a number; pass cuda_graph=False"
+            ) from error
+        self.graph = graph
+
+
+def recording(x: Tensor) -> bool:
+    """Whether the work of a tensor's GPU is being recorded, so that it cannot be asked for a number."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
