@@ -298,7 +298,7 @@ def pgd(
             for _ in range(steps):
                 x_adv, broken, velocity = advance(x_adv, broken, velocity)
             if restarts == 1:
-                best = x_adv
+                best = x_adv.clone() if isinstance(advance, graphs.Replay) else x_adv  # it is overwritten
                 break
             with torch.no_grad():
                 loss = objective(x_adv)

