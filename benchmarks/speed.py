@@ -200,7 +200,10 @@ def layers_alone(models: list[nn.Module], x: Tensor, *, weights: bool = True) ->
         first = weights and not given.requires_grad  # pixels need no gradient in training
         given = given.detach().requires_grad_(not first)
         wanted = [*([] if first else [given]), *(layer.parameters() if weights else [])]
-        prepared.append((layer, given, wanted, torch.randn_like(layer(given))))
+        with torch.no_grad():
+            upstream = torch.randn_like(layer(given))
+        prepared.append((layer, given, wanted, upstream))
+    calls.clear()  # with them the forward passes, which a recording may not meet again
 
     def run(_: Tensor) -> list[tuple[Tensor, ...]]:
         return [torch.autograd.grad(layer(z), w, g) for layer, z, w, g in prepared]
@@ -493,16 +496,23 @@ def main() -> None:
         sys.exit(f"unknown group {', '.join(sorted(unknown))}; known: {', '.join(GROUPS)}")
     for group in groups:
         measured: dict[str, list[dict[str, Any]]] = {}
+        failed = []
         for turn in range(1, RUNS + 1):
             for options in plan(group):
-                found = found_by(options) if ON_GPU else in_own_process(options)
-                measured.setdefault(json.dumps(options), []).append(found)
                 named = ", ".join(str(value) for value in options.values())
+                try:
+                    found = found_by(options) if ON_GPU else in_own_process(options)
+                except RuntimeError as error:
+                    failed.append(f"{named}: {error}")
+                    continue
+                measured.setdefault(json.dumps(options), []).append(found)
                 print(
                     f"{turn}/{RUNS} {named:45} {found['ms']:10.2f} ms {found['peak_mib']:7} MiB", flush=True
                 )
         rows = [{**json.loads(options), **together(runs)} for options, runs in measured.items()]
         print(records.save_benchmark(group, rows, DEVICE))
+        if failed:
+            sys.exit("\n".join(["not measured:", *failed]))
 
 
 def found_by(options: dict[str, Any]) -> dict[str, Any]:
@@ -514,12 +524,12 @@ def found_by(options: dict[str, Any]) -> dict[str, Any]:
 def in_own_process(options: dict[str, Any]) -> dict[str, Any]:
     """What a measurement finds in a new process.
 
-    Exits with that process's error where it fails, and where the code has changed since this one started.
+    Raises RuntimeError with that process's error where it fails; exits where the code has changed meanwhile.
     """
     command = [sys.executable, __file__, "--one", json.dumps(options)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
-        sys.exit(f"{options} failed:\n{run.stderr}")
+        raise RuntimeError(run.stderr)
     found = json.loads(run.stdout.splitlines()[-1])
     if found.pop("commit") != records.COMMIT:
         sys.exit("the code was changed while it was measured; run the benchmark again")

@@ -88,9 +88,10 @@ def step_table(measured: Benchmark) -> str:
     """Milliseconds of a training step in the released style and here, and of its layers alone."""
     rows = []
     for (what, batch), sides in _cases(measured, "step", ("what", "batch")):
-        theirs, ours, bound = sides["released style"], sides["ours"], sides["bound"]
+        theirs, ours = sides["released style"], sides["ours"]
+        alone = _ms(sides["bound"]) if "bound" in sides else "–"
         rows.append([
-            what, str(batch), _ms(theirs), _ms(ours), _ms(sides["corrected"]), _ms(bound),
+            what, str(batch), _ms(theirs), _ms(ours), _ms(sides["corrected"]), alone,
             _times(theirs, ours), _memory(theirs), _memory(ours),
         ])  # fmt: skip
     header = ["training step", "batch", "released style", "ours", "ours, corrected loss", "layers alone",
@@ -191,13 +192,16 @@ def experiments_table() -> str:
 
 
 def gpu_note() -> str:
-    """The tables measured on a GPU, or a sentence that there are none."""
+    """The tables measured on a GPU, of what was measured there, or a sentence that there are none."""
     measured = records.benchmark("cuda")
     if not measured:
         return "No measurements on a GPU are recorded."
-    groups = {"loss": loss_table, "step": step_table, "ways": ways_table, "attack": attack_table}
-    tables = [table(measured) for group, table in groups.items() if group in measured]
-    return "\n\n".join([f"Measured on {provenance(measured)}.", *tables])
+    groups = {
+        "loss": (loss_table,), "step": (step_table,), "ways": (ways_table,),
+        "attack": (attack_table, attack_summary),
+    }  # fmt: skip
+    parts = [part(measured) for group, texts in groups.items() if group in measured for part in texts]
+    return "\n\n".join([f"Measured once, on {provenance(measured)}.", *parts])
 
 
 def _cases(measured: Benchmark, group: str, keys: tuple[str, ...]) -> Iterator[tuple[tuple, dict[str, Row]]]:

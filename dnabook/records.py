@@ -92,7 +92,18 @@ class Record:
     @property
     def whole_seeds(self) -> list[int]:
         """The seeds of which every setting has its trial."""
-        settings = _settings(self.name, self.scale)
+        return self._seeds_with(_settings(self.name, self.scale))
+
+    @property
+    def figure_seeds(self) -> list[int]:
+        """The seeds of which the figure's own settings, `FIGURE` of the experiment, have their trials.
+
+        Controls may have fewer: their intervals say so. An experiment without `FIGURE` needs all of a seed.
+        """
+        figure = getattr(experiment(self.name), "FIGURE", None)
+        return self.whole_seeds if figure is None else self._seeds_with(figure)
+
+    def _seeds_with(self, settings: Iterable[dict[str, Any]]) -> list[int]:
         return [seed for seed in self.seeds if all(self.find(s, seed) for s in settings)]
 
     def find(self, setting: dict[str, Any], seed: int) -> dict[str, Any] | None:
@@ -204,7 +215,7 @@ def get(name: str, scale: str | None = None, **options: Any) -> Record:
 
 
 def evidence(*names: str, scales: Sequence[str] = SCALES) -> str | None:
-    """The scale to show: the largest at which each experiment has three whole seeds.
+    """The scale to show: the largest at which each experiment has three seeds (`Record.figure_seeds`).
 
     Where there is none, the largest at which each has two, then one; None where there is none either. (A
     95 % interval of two seeds reaches 13 standard errors to each side, of three 4.)
@@ -213,7 +224,7 @@ def evidence(*names: str, scales: Sequence[str] = SCALES) -> str | None:
     seeds = {}
     for scale in reversed(scales):
         found = [current(name, scale) for name in names]
-        seeds[scale] = min(len(record.whole_seeds) if record else 0 for record in found)
+        seeds[scale] = min(len(record.figure_seeds) if record else 0 for record in found)
     return next((scale for enough in (3, 2, 1) for scale, count in seeds.items() if count >= enough), None)
 
 

@@ -87,6 +87,18 @@ def test_every_machine_is_named_with_the_groups_that_it_measured(measured):
 def test_a_benchmark_of_one_group_on_a_gpu_is_shown_without_the_others(measured, monkeypatch):
     monkeypatch.setattr(records, "benchmark", lambda kind: {"loss": measured["loss"]})
     assert costs.gpu_note().endswith("\n\n" + costs.loss_table(measured))
+    attack = {"attack": measured["attack"]}
+    monkeypatch.setattr(records, "benchmark", lambda kind: attack)
+    assert costs.gpu_note().endswith(costs.attack_table(attack) + "\n\n" + costs.attack_summary(attack))
+
+
+def test_a_step_whose_layers_were_not_measured_has_a_dash_for_them(measured):
+    rows = [row for row in measured["step"]["rows"] if row["how"] != "bound"]
+    fewer = {"step": {**measured["step"], "rows": rows}}
+    for line, whole in zip(
+        cells(costs.step_table(fewer))[2:], cells(costs.step_table(measured))[2:], strict=True
+    ):
+        assert line == [*whole[:5], "–", *whole[6:]]
 
 
 def test_a_group_measured_again_replaces_its_rows_and_leaves_the_others(measured):

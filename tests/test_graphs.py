@@ -42,7 +42,7 @@ def attacked(device, *, cuda_graph, **how):
 
 
 def same_way(begun, a, b):
-    """Both trainings end at the same place, but for 5 % of the way: rounding turns signs of small gradients."""
+    """Both trainings end at the same place, but for 5 %: rounding turns signs of small gradients."""
     before = [p.detach().cpu() for model in begun for p in model.parameters()]
     way = sum((p - q).abs().sum() for p, q in zip(a, before, strict=True))
     assert sum((p - q).abs().sum() for p, q in zip(a, b, strict=True)) < 0.05 * way

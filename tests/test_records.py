@@ -717,6 +717,18 @@ def test_best_is_the_largest_scale_with_a_whole_seed(fake):
     assert records.best("made_up").scale == "paper"
 
 
+def test_a_figures_own_settings_decide_which_scale_is_shown(fake):
+    make("laptop", seeds=range(3))
+    fake.before = lambda setting, seed, context: (setting["colour"], seed) != ("blue", 0) or 1 / 0
+    with pytest.raises(MissingTrials):
+        make("paper", seeds=range(3))
+    record = records.load("made_up", "paper")
+    assert record.whole_seeds == record.figure_seeds == [1, 2] and records.best("made_up").scale == "laptop"
+    fake.FIGURE = ({"colour": "red"},)
+    assert record.whole_seeds == [1, 2] and record.figure_seeds == [0, 1, 2]
+    assert records.best("made_up").scale == "paper" and "2 seeds and 1 trial" in record.caption()
+
+
 def test_best_passes_over_records_of_another_configuration(fake):
     make("smoke")
     make("paper", seeds=[0])

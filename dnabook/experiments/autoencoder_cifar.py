@@ -20,6 +20,8 @@ from dnabook.experiments.reconstruction import ARMS, Training, as_run, examine, 
 
 TITLE = "Attacked photographs through a DNA and through a plain autoencoder (Figs. 8, 9)"
 
+FIGURE = ({"arm": "autoencoder"}, {"arm": "dna"})  # what Figure 8 compares; the rest is a control
+
 EXAMPLES = 200  # test images kept beside the weights
 
 PAPER = Training(batch_size=1250, augment=True, bfloat16=True)
