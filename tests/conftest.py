@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 import torch
 from hypothesis import settings
@@ -24,6 +27,11 @@ def private_folders(tmp_path_factory):
         for name in ("DNABOOK_CACHE", "DNABOOK_DATA"):
             patch.delenv(name, raising=False)
         yield root
+        if kept := os.environ.get(
+            "SMOKE_RECORDS"
+        ):  # `make test` shows them in the chapters that it runs next
+            for file in (root / "results").glob("*-smoke.*"):
+                shutil.copy(file, kept)
 
 
 @pytest.fixture(autouse=True)

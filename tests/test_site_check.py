@@ -252,6 +252,23 @@ def test_tidied_pages_carry_no_thebe_and_no_script_twice():
     assert tidy_page.tidied(["a.css", "_static/sphinx-thebe.css", "a.css"]) == ["a.css"]
 
 
+def test_pages_are_dealt_so_that_neighbours_are_read_side_by_side():
+    side_by_side = tool("side_by_side", "book/_ext")
+    pages = [f"{number:02}" for number in range(1, 8)]
+    assert side_by_side.deal(pages, 2) == ["01", "03", "05", "07", "02", "04", "06"]
+    assert side_by_side.deal(pages, 1) == pages
+    for hands in range(1, 9):
+        assert sorted(side_by_side.deal(pages, hands)) == pages
+
+
+def test_axe_looks_at_one_of_the_pages_that_are_made_alike(tmp_path):
+    sizes = {"intro.html": 9, "_modules/index.html": 1, "_modules/a.html": 2, "_modules/b/c.html": 3}
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x" * size)
+    assert site_check.same_template(site_check.Site(tmp_path)) == {"_modules/a.html"}
+
+
 def test_the_list_of_modules_becomes_one_list_with_all_its_items():
     nested = "<h1>All</h1>\n<ul><li>a</li>\n<ul><li>a.b</li>\n</ul><li>c</li>\n</ul>\n"
     flat = tidy_page.one_list(nested)

@@ -7,7 +7,8 @@ opened in Chromium from a server on this machine, and looked at in light, dark, 
 
 - nothing fails: no error in the console, no failed request, none to another host, and search finds something;
 - nothing is cut: no page or piece of text is wider than a phone or than a sheet of paper;
-- nothing is mute: language, title, alt text that says what is seen, and axe-core without serious findings;
+- nothing is mute: language, title, alt text that says what is seen, and axe-core without serious findings
+  (of the pages of source code, which are made alike, it looks at the longest);
 - nothing leads nowhere: pages, anchors, downloads (with outputs), Colab, repository, sitemap, social card;
 - nothing is raw: every formula is drawn;
 - nothing is dead: each slider of a `.dnabook-frames` moves by keyboard, and its picture changes; where no
@@ -17,11 +18,13 @@ opened in Chromium from a server on this machine, and looked at in light, dark, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import http.server
 import importlib.util
 import json
 import os
+import queue
 import re
 import shutil
 import sys
@@ -358,8 +361,8 @@ class Reader:
             file = self.shots / f"{page.removesuffix('.html').replace('/', '-')}-{name}.png"
             tab.screenshot(path=file, full_page=True)
 
-    def read(self, page: str) -> None:
-        """Opens one page in every guise, and keeps its faults and facts."""
+    def read(self, page: str, *, axe: bool = True) -> None:
+        """Opens one page in every guise, and keeps its faults and facts; axe: whether axe-core looks, too."""
         target = redirect(self.site.folder / page)
         if target:  # it sends the reader on, so only where to is looked at
             self.facts[page] = Facts(links=[urljoin(self.base + page, target)])
@@ -375,8 +378,9 @@ class Reader:
         self.faults += slider_faults(tab, page)
         if tab.locator(".dnabook-frames").count():
             self.without_script(page)
-        tab.evaluate(self.axe)
-        for theme in LOOKS[:2]:
+        if axe:
+            tab.evaluate(self.axe)
+        for theme in LOOKS[: 2 * axe]:
             tab.emulate_media(color_scheme=theme)
             tab.evaluate(
                 "theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme
@@ -433,6 +437,12 @@ class Reader:
         tab.close()
 
 
+def same_template(site: Site) -> set[str]:
+    """Pages of source code but the longest: one template and one highlighter make them all."""
+    code = [page for page in site.pages() if page.startswith("_modules/") and page != "_modules/index.html"]
+    return set(sorted(code, key=lambda page: (site.folder / page).stat().st_size)[:-1])
+
+
 def check(site: Site, shots: Path | None = None, word: str = "transfer") -> list[Fault]:
     """Every fault of a built site, in the order of its pages.
 
@@ -458,19 +468,25 @@ def check(site: Site, shots: Path | None = None, word: str = "transfer") -> list
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ]  # fmt: skip
 
-    def read(share: list[str]) -> Reader:
+    alike = same_template(site)
+    waiting = queue.SimpleQueue()
+    for page in sorted(pages, key=lambda page: -(site.folder / page).stat().st_size):
+        waiting.put(page)  # the longest first, so that no browser is left with one at the end
+
+    def read(_: int) -> Reader:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=arguments)
             reader = Reader(browser, site, base, shots)
-            for page in share:
-                reader.read(page)
-            if "search.html" in share:
-                reader.search(word)
+            with contextlib.suppress(queue.Empty):
+                while page := waiting.get_nowait():
+                    reader.read(page, axe=page not in alike)
+                    if page == "search.html":
+                        reader.search(word)
             browser.close()
         return reader
 
     with served(site) as base, ThreadPoolExecutor(BROWSERS) as pool:
-        readers = list(pool.map(read, [pages[start::BROWSERS] for start in range(BROWSERS)]))
+        readers = list(pool.map(read, range(BROWSERS)))
         facts = {page: fact for reader in readers for page, fact in reader.facts.items()}
         faults = [fault for reader in readers for fault in reader.faults]
         faults += link_faults(site, base, facts) + sitemap_faults(site)
