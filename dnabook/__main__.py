@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--device", help="cpu, cuda, cuda:1, …; default: cuda where there is one")
     parallel = run.add_argument_group(
         "in parallel",
-        "Each trial has a process of its own and is saved when it is done. Where one fails or is killed, the "
-        "others go on; run again to complete the record.",
+        "Each job has a process of its own, and a trial is saved when it is done. Where one fails or is "
+        "killed, the others go on; run again to complete the record.",
     )
     parallel.add_argument(
         "--jobs", type=int, metavar="N", help="trials at the same time; default: one for each of --devices"

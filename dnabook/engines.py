@@ -1,18 +1,20 @@
 """Calls in parallel: over the processes of this machine, a Ray or a Dask cluster, by joblib's backends.
 
-Every call runs in a Python process of its own, `python -m dnabook.engines`, whatever the engine; the
-engine's worker only waits for it. A pool of long-lived workers would be lost as a whole when one of them is
-killed (joblib then ends the others too); this way a call that runs out of memory is one `Failure` among the
-results, its memory and its GPU's are given back, and a process sees nothing of the calls before it. The price
-is a start of two to three seconds a call. Results come back to the caller one by one, as they are ready, so
-no disk need be shared. `records.make` uses this module for trials.
+Every call runs in a Python process, `python -m dnabook.engines`, beside the engine's worker, which only waits
+for it. A pool of the engine's own would be lost as a whole when one worker is killed (joblib then ends the
+others too); this way a call that runs out of memory is one `Failure` among the results, and the next call
+gets a new process. On this machine a process makes call after call, so that PyTorch is imported and a GPU
+opened once a job, which takes seconds; on a cluster each call has its own. Results come back to the caller
+one by one, as they are ready, so no disk need be shared. `records.make` uses this module for trials.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib.util
+import io
 import logging
 import math
 import os
@@ -25,7 +27,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple
 
 import joblib
 import torch
@@ -151,90 +154,168 @@ def results(
         yield index, Failure(reason)
 
 
-# --- One call, one process -----------------------------------------------------------------------
+# --- Calls in another process --------------------------------------------------------------------
+
+
+class _Worker:
+    """A Python process that makes one call after the other, until it is closed or one of them fails."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.ended = False
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **settings},
+            start_new_session=True,  # an interrupt from the keyboard is the parent's to handle
+        )
+
+    def call(self, request: bytes, device: str | None) -> bytes | Failure:
+        """The call's pickled result. After a failure the process is gone: it may be left in any state."""
+        with contextlib.suppress(BrokenPipeError):
+            _send(self.process.stdin, request + pickle.dumps(device))
+        answer = _received(self.process.stdout)
+        if answer is None:
+            reason = _told(self.process.wait())
+        else:
+            fine, value = pickle.loads(answer)
+            if fine:
+                return value
+            reason = value
+        self.close()
+        return Failure(reason)
+
+    def close(self) -> None:
+        self.ended = True
+        self.process.kill()
+        with contextlib.suppress(BrokenPipeError), self.process:
+            pass  # closes the pipes and waits for the end
+
+
+def _told(status: int) -> str:
+    """How a process ended, in words."""
+    if status >= 0:
+        return f"its process ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:  # a real-time signal has no name
+        name = f"signal {-status}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{hint}"
 
 
 def _in_a_process(
-    index: int, request: bytes, settings: dict[str, str], device: str | None, started: set | None = None
+    index: int, request: bytes, settings: dict[str, str], device: str | None
 ) -> tuple[int, bytes | Failure]:
-    """The call's index and its pickled result, or a Failure. Runs in the engine's worker."""
-    environment = {**os.environ, **settings}
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # an interrupt from the keyboard is the parent's to handle
-    )
-    started = set() if started is None else started
-    started.add(process)
+    """The call's index and its result, from a process for it alone. Runs in a cluster's worker."""
+    worker = _Worker(settings)
     try:
-        with contextlib.suppress(BrokenPipeError), process:
-            process.stdin.write(request + pickle.dumps(device))
-            process.stdin.flush()
-            answer = process.stdout.read()  # until it ends; stdin stays open, for _end_with_parent
+        return index, worker.call(request, device)
     finally:
-        process.kill()
-        started.discard(process)
-    if process.returncode == 0:
-        fine, value = pickle.loads(answer)
-        return index, value if fine else Failure(value)
-    if process.returncode > 0:
-        return index, Failure(f"its process ended with status {process.returncode}")
-    try:
-        name = signal.Signals(-process.returncode).name
-    except ValueError:  # a real-time signal has no name
-        name = f"signal {-process.returncode}"
-    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    return index, Failure(f"its process was ended by {name}{hint}")
+        worker.close()
 
 
-def _answer() -> None:
-    """Read one call from stdin, make it, and write (True, pickled result) or (False, what went wrong)."""
+def _send(stream: IO[bytes], message: bytes) -> None:
+    stream.write(len(message).to_bytes(8, "big") + message)
+    stream.flush()
+
+
+def _received(stream: IO[bytes]) -> bytes | None:
+    """The next message whole, or None where the stream ends before."""
+    size = _read(stream, 8)
+    return size and _read(stream, int.from_bytes(size, "big"))
+
+
+def _read(stream: IO[bytes], count: int) -> bytes | None:
+    found = b""
+    while len(found) < count:
+        part = stream.read(count - len(found))
+        if not part:
+            return None
+        found += part
+    return found
+
+
+def _serve() -> None:
+    """Make the calls that come on stdin, answering each, until the process that sent them is gone."""
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not mix with the answer
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    while True:
+        answer = _answer(requests.get())
+        sys.stderr.flush()
+        _send(out, answer)
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # another process may need it before this one does
+
+
+def _listen(requests: queue.SimpleQueue[bytes]) -> None:
+    """Pass on what comes on stdin; end this process with the one that started it, which closes our stdin."""
+    with io.FileIO(0, closefd=False) as stdin:
+        while (request := _received(stdin)) is not None:
+            requests.put(request)
+    os._exit(1)
+
+
+def _answer(request: bytes) -> bytes:
+    """(True, pickled result) of a call or (False, what went wrong), pickled."""
     try:
-        threads, function, arguments = pickle.load(sys.stdin.buffer)
-        device = pickle.load(sys.stdin.buffer)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        stream = io.BytesIO(request)
+        threads, function, arguments = pickle.load(stream)
+        device = pickle.load(stream)
         torch.set_num_threads(threads)
         answer = True, pickle.dumps(function(*arguments, device))
     except Exception as error:
         answer = False, " ".join(f"{type(error).__name__}: {error}".split())
-    pickle.dump(answer, out)
-    out.flush()
-    sys.stderr.flush()
-    os._exit(0)  # with `out` still open: when the parent has read to its end, this process is over
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, which closes our stdin."""
-    os.read(0, 1)
-    os._exit(1)
+    return pickle.dumps(answer)
 
 
 # --- The engines: each gives joblib's backend and the function that its workers run ---------------
 
 
+@dataclass
+class _Job:
+    """A place for one call at a time: its device, and the process that waits there for the next call."""
+
+    device: str | None
+    worker: _Worker | None = None
+
+
 @contextlib.contextmanager
 def _on_this_machine(plan: Plan) -> Iterator[tuple[Any, Callable]]:
-    free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    for slot in plan.slots:
-        free.put(slot)
-    started: set[subprocess.Popen] = set()
+    free: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+    jobs = [_Job(device) for device in plan.slots]
+    for job in jobs:
+        free.put(job)
+    over = threading.Event()
 
     def run(index: int, request: bytes, settings: dict[str, str]) -> tuple[int, bytes | Failure]:
-        device = free.get()
+        job = free.get()
         try:
-            return _in_a_process(index, request, settings, device, started)
+            if job.worker and job.worker.process.poll() is not None:  # ended while it had nothing to do
+                job.worker.close()
+            if job.worker is None or job.worker.ended:
+                job.worker = _Worker(settings)
+            if over.is_set():
+                job.worker.close()
+                return index, Failure("given up")
+            return index, job.worker.call(request, job.device)
         finally:
-            free.put(device)
+            free.put(job)
 
     try:
         yield "threading", run  # a thread waits for each process
     finally:
-        for process in set(started):
-            process.kill()
+        over.set()
+        for job in jobs:
+            if job.worker:
+                job.worker.process.kill()  # where a call was being made, its thread sees the end and closes
+        with contextlib.suppress(queue.Empty):
+            while idle := free.get_nowait():
+                if idle.worker:
+                    idle.worker.close()
 
 
 @contextlib.contextmanager
@@ -342,4 +423,4 @@ def _reachable(engine: str, address: str | None) -> Iterator[None]:
 _ENGINES = {"joblib": _on_this_machine, "ray": _on_ray, "dask": _on_dask}
 
 if __name__ == "__main__":
-    _answer()
+    _serve()

@@ -391,7 +391,7 @@ def _named(device: torch.device | str) -> torch.device:
 
 
 def _run_call(record: Record, setting: dict[str, Any], seed: int, device: str | None) -> tuple[dict, dict]:
-    """`_run_trial` in a process of its own, perhaps on another machine."""
+    """`_run_trial` in another process, perhaps on another machine."""
     if config_of(record.name, record.scale) != record.config:
         raise RecordError(f"dnabook {dnabook.__version__} of the worker has another configuration")
     return _run_trial(record, setting, seed, _usable(device) if device else data.default_device(), quiet)

@@ -34,6 +34,9 @@ def calls_of(function, *arguments, **wishes):
     return dict(engines.results(function, [(a,) for a in arguments], plan(**{"jobs": 2, **wishes})))
 
 
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+
+
 # --- Plans ---------------------------------------------------------------------------------------
 
 
@@ -127,7 +130,8 @@ def test_every_call_has_its_result_a_process_its_threads_and_our_settings(monkey
     monkeypatch.setenv("DNABOOK_TEST", "passed on")
     found = calls_of(surroundings, 3, "ab", [1], threads=3)
     assert {index: result[0] for index, result in found.items()} == {0: 3, 1: "ab", 2: [1]}
-    assert len({os.getpid(), *(result[1] for result in found.values())}) == 4
+    processes = {result[1] for result in found.values()}
+    assert os.getpid() not in processes and len(processes) <= 2  # one for each job
     assert {result[2:] for result in found.values()} == {(os.getpid(), 3, "passed on", None)}
 
 
@@ -173,6 +177,39 @@ def test_a_call_that_fails_or_dies_is_a_failure_with_its_reason_and_the_others_g
     assert "pickle" in found[3].reason
 
 
+def number_or_fault(x, device):
+    if x is None:
+        raise ValueError("none")
+    return x, os.getpid()
+
+
+def test_a_process_makes_call_after_call_and_after_a_failure_another_takes_its_place():
+    found = dict(engines.results(number_or_fault, [(1,), (2,), (None,), (3,), (4,)], plan("joblib", jobs=1)))
+    assert found[2] == Failure("ValueError: none")
+    values, processes = zip(*(found[i] for i in (0, 1, 3, 4)), strict=True)
+    assert values == (1, 2, 3, 4)
+    assert processes[0] == processes[1] != processes[2] == processes[3]
+    assert not any(map(alive, processes))
+
+
+@linux
+def test_a_process_that_ended_with_nothing_to_do_is_replaced():
+    request = pickle.dumps((1, number_or_fault, (7,)))
+    settings = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    with engines._on_this_machine(plan("joblib", jobs=1)) as (_, run):
+        processes = []
+        for index in range(2):
+            found, answer = run(index, request, settings)
+            assert isinstance(answer, bytes), answer
+            value, process = pickle.loads(answer)
+            assert (found, value) == (index, 7)
+            processes.append(process)
+            os.kill(process, signal.SIGKILL)
+            assert eventually(lambda process=process: not alive(process))
+            time.sleep(1)  # until its other threads are gone, too
+    assert processes[0] != processes[1]
+
+
 def note_and_sleep(file, device):
     if file is None:
         return 0
@@ -193,9 +230,6 @@ def eventually(condition, seconds=200):
     while not condition() and time.monotonic() < end:
         time.sleep(0.1)
     return condition()
-
-
-linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 
 
 @linux
