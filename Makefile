@@ -15,7 +15,7 @@ SCALE ?= $(or $(DNABOOK_SCALE),laptop)
 OPTIONS ?=
 SPREAD ?= -n auto --maxprocesses 4
 BIN := .venv/bin
-# At smoke scale the chapters' own cells train on few images: the kernels read this file first.
+# At smoke scale the chapters' own cells train on few images and attack in few steps: the kernels read this first.
 FEW := PYTHONSTARTUP="$(CURDIR)/tests/few_images.py"
 PAGES := book/intro.md $(wildcard book/[0-9]*.md) book/conclusion.md book/scoreboard.md book/errata.md book/status.md book/costs.md
 
@@ -30,7 +30,7 @@ records: .venv/.ok
 	DNABOOK_SCALE=$(SCALE) $(BIN)/python -m dnabook run all
 
 units: .venv/.ok
-	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(SMOKE_RECORDS) $(BIN)/python -m pytest -q $(SPREAD) --dist loadfile
+	DNABOOK_SCALE=smoke TQDM_DISABLE=1 $(SMOKE_RECORDS) $(BIN)/python -m pytest -q $(SPREAD) --dist loadfile --no-loadscope-reorder
 
 # Records of an earlier state of the code would hide what is broken in this one, so they go first; what the unit
 # tests recorded comes in their place. Notebooks run beside each other, with a thread each: with more they would

@@ -639,13 +639,13 @@ def correlation_weights(record: Record) -> Figure:
     return _signed(figure, record)
 
 
-def trade_off(record: Record, epoch: int, epsilon: float) -> Figure:
+def trade_off(record: Record, course: Course, epoch: int, epsilon: float) -> Figure:
     """Transfer as printed against natural accuracy, from epoch 0 (hollow) to `epoch` (filled), line by start.
 
-    Means over pairs that had not collapsed before DVERGE; a start of which none is left is not drawn.
+    course: `trade_offs(record, epsilon)`. Means over pairs that had not collapsed before DVERGE; a start of
+    which none is left is not drawn.
     """
     figure, ((axis,),) = _figure(1, 1, (PHONE, 4.3))
-    course = trade_offs(record, epsilon)
     for (start, label), (colour, marker) in zip(STARTS.items(), SERIES, strict=True):
         if start not in course:
             continue
@@ -654,14 +654,18 @@ def trade_off(record: Record, epoch: int, epsilon: float) -> Figure:
         axis.plot(accuracy, rate, lw=1, alpha=0.5, markersize=3, color=colour, marker=marker)
         axis.plot(accuracy[0], rate[0], mfc="white", ls="", markersize=7, **style)
         axis.plot(accuracy[-1], rate[-1], ls="", markersize=9, label=label.replace("\n", " "), **style)
-    found = [accuracy for points in course.values() for accuracy, _ in points]
+    found = [accuracy for points in course.values() for accuracy, _ in points] or [0, 1]
     axis.set(xlim=(min(found) - 0.03, max(found) + 0.03), ylim=(-0.02, 1.02), title=f"epoch {epoch}")
     axis.set(xlabel="natural accuracy", ylabel=f"transfer rate at ε = {epsilon:.2f}")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8.5)
+    if course:
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8.5)
     return _signed(figure, record)
 
 
-def trade_offs(record: Record, epsilon: float) -> dict[tuple[str, str], list[tuple[float, float]]]:
+Course = dict[tuple[str, str], list[tuple[float, float]]]
+
+
+def trade_offs(record: Record, epsilon: float) -> Course:
     """(natural accuracy, transfer as printed) after every epoch, for each start that has pairs left."""
     kept = summaries.healthy(record)
     course = {}

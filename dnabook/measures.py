@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor, nn
 
 from dnabook import regression
@@ -360,6 +360,8 @@ def wilson_interval(count: int, total: int, confidence: float = 0.95) -> tuple[f
         raise ValueError(f"count must be in 0..total, got {count} of {total}")
     if total == 0:
         return math.nan, math.nan
+    from scipy import stats  # a second to import, which the process of a trial need not pay
+
     interval = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -382,4 +384,5 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInte
     if n == 1:
         return MeanInterval(mean, math.nan, 1)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    return MeanInterval(mean, float(stats.t.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n), n)
+    quantile = float(special.stdtrit(n - 1, (1 + confidence) / 2))  # of Student's t
+    return MeanInterval(mean, quantile * deviation / math.sqrt(n), n)

@@ -251,6 +251,7 @@ def _number(value: float) -> str:
 def dverge_course(record: Record) -> Any:
     """Transfer against natural accuracy after every epoch of DVERGE, from every start in the record."""
     last, epsilons = record.config["epochs"], tuple(record.config["epsilons"])
+    courses = functools.cache(functools.partial(figures.trade_offs, record))
 
     def sentence(course: Mapping[Any, Any], epoch: int, epsilon: float) -> str:
         each = [
@@ -259,16 +260,17 @@ def dverge_course(record: Record) -> Any:
             for start, points in course.items()
         ]
         when = f"Epoch {epoch}, PGD-ℓ∞ at ε = {epsilon:.2f}"
+        if not each:
+            return f"{when}: every pair had collapsed before DVERGE."
         return f"{when}, transfer and natural accuracy. {'; '.join(each)}."
 
     def draw(epsilon: float, epoch: int) -> Frame:
-        said = sentence(figures.trade_offs(record, epsilon), epoch, epsilon)
-        return Frame(figures.trade_off(record, epoch, epsilon), said)
+        course = courses(epsilon)
+        return Frame(figures.trade_off(record, course, epoch, epsilon), sentence(course, epoch, epsilon))
 
     def still() -> Frame:
-        middle = epsilons[len(epsilons) // 2]
-        said = sentence(figures.trade_offs(record, middle), last, middle)
-        return Frame(figures.trade_off(record, last, middle), f"From epoch 0 (hollow) to the last. {said}")
+        all_of_it = draw(epsilons[len(epsilons) // 2], last)
+        return all_of_it._replace(sentence=f"From epoch 0 (hollow) to the last. {all_of_it.sentence}")
 
     controls = [choice("ε of PGD", {f"{e:.2f}": e for e in epsilons}), slider("epoch", range(last + 1))]
     return frames("dverge-course", draw, controls, still=still, start=(len(epsilons) // 2, 0))

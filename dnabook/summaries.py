@@ -12,8 +12,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scipy import stats
-
 from dnabook import records
 from dnabook.experiments import NAMES
 from dnabook.measures import MeanInterval, mean_interval
@@ -177,6 +175,8 @@ def rank_correlation(record: Record, epsilon: float) -> MeanInterval:
 
     Pairs of one seed share their initial weights and batches and differ only in D_t; seeds are independent.
     """
+    from scipy import stats  # as in `measures.wilson_interval`
+
     rhos = []
     for seed in record.seeds:
         trials = [t["values"] for t in record.trials if t["seed"] == seed and not _collapsed(t)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
-from dnabook import data, losses, models, training
+from dnabook import data, losses, models, records, training
 
 settings.register_profile("dnabook", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("dnabook")
@@ -27,11 +30,35 @@ def private_folders(tmp_path_factory):
         for name in ("DNABOOK_CACHE", "DNABOOK_DATA"):
             patch.delenv(name, raising=False)
         yield root
-        if kept := os.environ.get(
-            "SMOKE_RECORDS"
-        ):  # `make test` shows them in the chapters that it runs next
-            for file in (root / "results").glob("*-smoke.*"):
-                shutil.copy(file, kept)
+
+
+@pytest.fixture(scope="session")
+def smoke(private_folders, tmp_path_factory) -> Callable[[str], records.Record]:
+    """An experiment's record at smoke scale, with its weights: made by the first process that asks for it.
+
+    The others copy it. It is kept in $SMOKE_RECORDS if that is set: `make test` has the chapters show it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all processes
+    shared, private = Path(os.environ.get("SMOKE_RECORDS", root / "smoke")), private_folders / "results"
+
+    def get(name: str) -> records.Record:
+        files = f"{name.replace('_', '-')}-smoke.*"
+        with FileLock(root / f"{name}.lock"):
+            if not list(private.glob(files)):
+                copy(files, shared, private)
+            record = records.get(name, "smoke", device="cpu", progress=training.quiet)
+            copy(files, private, shared)
+        return record
+
+    return get
+
+
+def copy(files: str, source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.glob(files):
+        shutil.copy(file, target)
 
 
 @pytest.fixture(autouse=True)

@@ -1,23 +1,29 @@
-"""PYTHONSTARTUP of the kernels at smoke scale: cells of a chapter train on at most 3,000 images.
+"""PYTHONSTARTUP of the kernels at smoke scale: cells train on at most 1,000 images, and PGD makes 3 steps.
 
-Every cell still runs as it is printed; only its training is short, and test images are not touched. At the
-other scales a chapter loads what it says.
+Every cell still runs as it is printed; only its training and its attacks are short, and test images are not
+touched. At the other scales a chapter does what it says.
 """
 
 
-def _few_images(most=3000):
+def _few_images(most=1000, most_steps=3):
     from functools import wraps
 
-    from dnabook import data
+    import dnabook
+    from dnabook import attacks, data
 
-    load = data.load
+    load, pgd = data.load, attacks.pgd
 
     @wraps(load)
     def few(name="mnist", split="train", *, limit=None, device=None):
         small = split == "train" and (limit is None or limit > most)
         return load(name, split, limit=most if small else limit, device=device)
 
+    @wraps(pgd)
+    def short(objective, x, ball, steps=most_steps, *others, **options):
+        return pgd(objective, x, ball, min(steps, most_steps), *others, **options)
+
     data.load = few
+    attacks.pgd = dnabook.pgd = short
 
 
 _few_images()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
+import torch
 import yaml
 from jupytext.compare import compare_notebooks
 
@@ -196,12 +197,25 @@ def test_numbered_equations_are_of_one_line_because_a_tag_may_not_stand_in_a_spl
             assert not (r"\tag" in block and r"\\" in block), f"{path.name}: {block}"
 
 
-def test_kernels_of_the_smoke_book_load_few_training_images_and_start_without_a_name(monkeypatch):
-    monkeypatch.setattr(dnabook.data, "load", dnabook.data.load)  # undone after the test
+def test_kernels_of_the_smoke_book_load_few_images_attack_shortly_and_start_without_a_name(monkeypatch):
+    for module, name in ((dnabook.data, "load"), (dnabook.attacks, "pgd"), (dnabook, "pgd")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # undone after the test
     names = runpy.run_path(str(ROOT / "tests" / "few_images.py"))
     assert not {name for name in names if not name.startswith("__")}
-    assert len(dnabook.data.load("mnist", limit=12_000, device="cpu")) == 3000
-    assert len(dnabook.data.load("mnist", "train", device="cpu")) == 3000
+    assert len(dnabook.data.load("mnist", limit=12_000, device="cpu")) == 1000
+    assert len(dnabook.data.load("mnist", "train", device="cpu")) == 1000
     assert len(dnabook.data.load("mnist", limit=500, device="cpu")) == 500
     assert len(dnabook.data.load("mnist", "test", limit=4000, device="cpu")) == 4000
+    asked = []
+
+    def objective(x):
+        asked.append(len(x))
+        return x.flatten(1).sum(1)
+
+    x = torch.full((2, 1, 3, 3), 0.5)
+    for steps in (2, 40):
+        asked.clear()
+        moved = dnabook.pgd(objective, x, dnabook.Linf(0.1), steps=steps)
+        assert len(asked) == min(steps, 3) and moved.allclose(x + 0.1)
+    assert dnabook.attacks.pgd is dnabook.pgd
     assert "few_images.py" in (ROOT / "Makefile").read_text()

@@ -335,11 +335,9 @@ def results_in(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def one_by_one(tmp_path_factory):
-    """Two trials of Figure 1's experiment at smoke scale, made here, one after the other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DNABOOK_RESULTS", str(tmp_path_factory.mktemp("one by one")))
-        return records.make("parameter_distance", "smoke", device="cpu", threads=1, progress=quiet)
+def one_by_one(smoke):
+    """Two trials of Figure 1's experiment at smoke scale, made one after the other, without an engine."""
+    return smoke("parameter_distance")
 
 
 @pytest.mark.parametrize(

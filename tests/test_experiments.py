@@ -21,23 +21,18 @@ from dnabook.experiments import (
     transfer,
     variants,
 )  # fmt: skip
-from dnabook.training import quiet
 
 CPU = Context(device=torch.device("cpu"))
 TINY = pairs.Training(epochs=2, batch_size=250, train_images=500, plain_epochs=1)
 
 
-def smoke(name):
-    return records.get(name, "smoke", device="cpu", progress=quiet)
-
-
 @pytest.fixture(scope="module")
-def distance_record():
+def distance_record(smoke):
     return smoke("parameter_distance")
 
 
 @pytest.fixture(scope="module")
-def correlation_record():
+def correlation_record(smoke):
     return smoke("feature_correlation")
 
 
@@ -46,7 +41,7 @@ def checkpoints():
 
 
 @pytest.fixture(scope="module")
-def transfer_and_checkpoints(correlation_record):
+def transfer_and_checkpoints(smoke, correlation_record):
     """`transfer`, run after `feature_correlation`, and the checkpoints before and after it."""
     before = checkpoints()
     return smoke("transfer"), before, checkpoints()
@@ -58,15 +53,26 @@ def transfer_record(transfer_and_checkpoints):
 
 
 @pytest.fixture(scope="module")
-def dverge_record(transfer_record):
+def dverge_record(smoke, transfer_record):
     """Run after `transfer`: its regular pair is where DVERGE begins."""
     return smoke("dverge")
 
 
 @pytest.fixture(scope="module")
-def variants_record(transfer_record):
+def variants_record(smoke, transfer_record):
     """Run after `transfer`: its decorrelated pair is the released variant."""
     return smoke("variants")
+
+
+@pytest.fixture
+def few_test_images(monkeypatch):
+    """Natural accuracy is counted on 100 test images, not on all."""
+    load = data.load
+
+    def few(name, split="train", *, limit=None, device=None):
+        return load(name, split, limit=100 if split == "test" else limit, device=device)
+
+    monkeypatch.setattr(data, "load", few)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +247,7 @@ def test_experiments_that_need_the_same_trained_pair_train_it_once(
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
-def test_a_smoke_record_is_complete_and_fits_into_json(name, transfer_record):
+def test_a_smoke_record_is_complete_and_fits_into_json(name, smoke, transfer_record):
     smoke(name)  # runs what no test has run yet
     record = records.current(name, "smoke")
     settings = records.experiment(name).settings(records.experiment(name).SCALES["smoke"])
@@ -359,14 +365,16 @@ def test_plain_training_is_one_run_of_side_by_side_training():
         assert measures.parameter_distance(model, twin) == 0
 
 
-def test_dverge_repeats_exactly_with_its_seed():
+def test_dverge_repeats_exactly_with_its_seed(few_test_images):
     config, setting = replace(SHORT, epochs=1), {"arm": "regular", "preset": "official"}
     assert dverge.run(config, setting, 3, CPU) == dverge.run(config, setting, 3, CPU)
 
 
 @pytest.mark.parametrize("preset", ["paper", "official", "plain"])
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_trial_of_figure_4_goes_on_after_the_epoch_at_which_it_was_interrupted(preset, stop, tmp_path):
+def test_a_trial_of_figure_4_goes_on_after_the_epoch_at_which_it_was_interrupted(
+    preset, stop, tmp_path, few_test_images
+):
     config, setting = replace(SHORT, epochs=3), {"arm": "regular", "preset": preset}
     whole, trained = dverge.run(config, setting, 0, CPU), []
 
@@ -452,7 +460,7 @@ def test_each_variant_of_the_errata_trains_with_its_own_loss(variant, arm, monke
 
 
 @pytest.fixture(scope="module")
-def weights_record():
+def weights_record(smoke):
     return smoke("correlation_weights")
 
 

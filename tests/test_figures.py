@@ -13,9 +13,8 @@ import pytest
 import torch
 from test_summaries import counts, trial
 
-from dnabook import figures, measures, records, summaries
+from dnabook import figures, measures, summaries
 from dnabook.records import Record
-from dnabook.training import quiet
 
 matplotlib.use("agg")
 
@@ -202,13 +201,13 @@ def test_no_interval_is_drawn_for_fewer_than_three_pairs():
 
 
 @pytest.fixture(scope="module")
-def autoencoder_record():
-    return records.get("autoencoder_mnist", "smoke", device="cpu", progress=quiet)
+def autoencoder_record(smoke):
+    return smoke("autoencoder_mnist")
 
 
 @pytest.fixture(scope="module")
-def dverge_record():
-    return records.get("dverge", "smoke", device="cpu", progress=quiet)
+def dverge_record(smoke):
+    return smoke("dverge")
 
 
 def test_figure_6_has_a_panel_for_each_attack_and_a_line_for_each_curve(autoencoder_record):
@@ -294,8 +293,8 @@ def test_explored_rates_have_a_panel_for_each_attack_and_a_line_for_each_pair():
 
 
 @pytest.fixture(scope="module")
-def weights_record():
-    return records.get("correlation_weights", "smoke", device="cpu", progress=quiet)
+def weights_record(smoke):
+    return smoke("correlation_weights")
 
 
 def test_components_draw_the_recorded_points_under_their_r_squared(weights_record):
@@ -326,7 +325,7 @@ def test_the_trade_off_is_drawn_up_to_the_epoch_that_was_asked_for(dverge_record
     course = figures.trade_offs(dverge_record, epsilon)
     assert list(course) == [tuple(arm) for arm in dverge_record.config["arms"]]
     for epoch in (0, 2):
-        axis = figures.trade_off(dverge_record, epoch, epsilon).axes[0]
+        axis = figures.trade_off(dverge_record, course, epoch, epsilon).axes[0]
         trails = [line.get_xydata() for line in axis.lines if line.get_alpha() == 0.5]
         for trail, points in zip(trails, course.values(), strict=True):
             assert np.allclose(trail, points[: epoch + 1])
@@ -337,9 +336,10 @@ def test_a_start_whose_pairs_all_collapsed_is_not_drawn(dverge_record):
     record.trials[0]["values"]["epochs"][0]["accuracy"] = [0.9, 0.1]
     setting = record.trials[0]["setting"]
     epsilon = record.config["epsilons"][0]
-    assert (setting["arm"], setting["preset"]) not in figures.trade_offs(record, epsilon)
+    course = figures.trade_offs(record, epsilon)
+    assert (setting["arm"], setting["preset"]) not in course
     text = figures.STARTS[setting["arm"], setting["preset"]].replace("\n", " ")
-    assert text not in words(figures.trade_off(record, 1, epsilon))
+    assert text not in words(figures.trade_off(record, course, 1, epsilon))
 
 
 # --- The relation of features and transfer -------------------------------------------------------

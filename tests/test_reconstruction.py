@@ -12,11 +12,11 @@ from dnabook import attacks, autoencoders, data, measures, records, training
 from dnabook.autoencoders import Reconstructor, cifar10_autoencoder, mnist_autoencoder, mnist_classifier
 from dnabook.experiments import Context, autoencoder_cifar, autoencoder_mnist, reconstruction, shared_layers
 from dnabook.experiments.reconstruction import ARMS, OBJECTIVES, RULES, Arm, Training, right
-from dnabook.training import quiet
 
 CPU = Context(device=torch.device("cpu"))
 TINY = Training(epochs=2, classifier_epochs=1, batch_size=100, classifier_batch_size=50, train_images=300)
 COUNTS = (*RULES, "exactly_one", "n")
+CLEAN = autoencoder_cifar.SCALES["smoke"].clean_images
 
 
 @pytest.fixture(scope="module")
@@ -479,22 +479,18 @@ def test_the_shape_of_the_images_picks_the_networks(few):
 # --- Smoke runs ----------------------------------------------------------------------------------
 
 
-def smoke(name):
-    return records.get(name, "smoke", device="cpu", progress=quiet)
-
-
 @pytest.fixture(scope="module")
-def mnist_record():
+def mnist_record(smoke):
     return smoke("autoencoder_mnist")
 
 
 @pytest.fixture(scope="module")
-def cifar_record():
+def cifar_record(smoke):
     return smoke("autoencoder_cifar")
 
 
 @pytest.fixture(scope="module")
-def layers_record():
+def layers_record(smoke):
     return smoke("shared_layers")
 
 
@@ -576,7 +572,7 @@ def test_figures_8_and_9_are_complete_and_say_that_coloured_digits_stood_in(cifa
     for trial in cifar_record.trials:
         assert trial["values"]["images"] == "color-mnist"
         assert trial["values"]["bfloat16"] is (config.training.bfloat16 and training.has_bfloat16(CPU.device))
-        check_trial(trial, ARMS[trial["setting"]["arm"]], config, 250, epsilons)
+        check_trial(trial, ARMS[trial["setting"]["arm"]], config, CLEAN, epsilons)
 
 
 def test_the_kept_weights_of_figure_8_reload_up_to_half_precision(cifar_record):
@@ -585,7 +581,7 @@ def test_the_kept_weights_of_figure_8_reload_up_to_half_precision(cifar_record):
     autoencoder, classifier = cifar10_autoencoder(), autoencoders.CIFAR10Classifier()
     autoencoder.load_state_dict(kept["dna"])
     classifier.load_state_dict(kept["dna_classifier"])
-    test = data.load("color-mnist", "test", limit=250, device="cpu")
+    test = data.load("color-mnist", "test", limit=CLEAN, device="cpu")
     values = cifar_record.find({"arm": "dna"}, 0)["values"]
     row = reconstruction.clean_row(Reconstructor(autoencoder, classifier).eval(), test)
     assert all(abs(row[rule] - values["clean"][rule]) <= 5 for rule in RULES)
@@ -595,8 +591,8 @@ def test_the_kept_weights_of_figure_8_reload_up_to_half_precision(cifar_record):
 
 def test_the_kept_examples_of_figure_8_are_the_first_test_images(cifar_record):
     kept = records.weights(cifar_record)
-    test = data.load("color-mnist", "test", limit=200, device="cpu")
-    assert kept["examples"].dtype == torch.uint8 and kept["examples"].shape == (200, 3, 32, 32)
+    test = data.load("color-mnist", "test", limit=CLEAN, device="cpu")
+    assert kept["examples"].dtype == torch.uint8 and kept["examples"].shape == (CLEAN, 3, 32, 32)
     assert (kept["examples"] / 255 - test.x).abs().max() <= 0.5 / 255 + 1e-6
     assert kept["labels"].equal(test.y)
 

@@ -37,7 +37,6 @@ from dnabook import (
     widgets,
 )
 from dnabook.experiments import correlation_weights, pairs
-from dnabook.training import quiet
 from dnabook.widgets import Frame, Frames, choice, frames, slider
 
 matplotlib.use("agg")
@@ -63,10 +62,6 @@ def pair(trained_cnn):
         for p in other.parameters():
             p += 0.3 * p.std() * torch.randn(p.shape, generator=generator)
     return trained_cnn.eval(), other.eval()
-
-
-def smoke(name):
-    return records.get(name, "smoke", device="cpu", progress=quiet)
 
 
 def square(dose, colour="r"):
@@ -540,7 +535,7 @@ def test_the_explorer_counts_what_transfer_rows_count(static, pair, mnist_test):
             assert f"{share} ({name})" in piece.still.sentence
 
 
-def test_the_dial_says_what_the_record_holds(static):
+def test_the_dial_says_what_the_record_holds(static, smoke):
     record = smoke("correlation_weights")
     piece = pieces.correlation_dial(record)
     assert len(piece.pictures) == len(record.config["weights"])
@@ -554,7 +549,7 @@ def test_the_dial_says_what_the_record_holds(static):
         assert all(f"{100 * share:.0f} %" in picture.sentence for share in values["accuracy"])
 
 
-def test_the_dial_says_that_a_pair_has_collapsed(static):
+def test_the_dial_says_that_a_pair_has_collapsed(static, smoke):
     record = copy.deepcopy(smoke("correlation_weights"))
     for weight, accuracy in ((0.0, [0.9, 0.9]), (0.05, [0.9, 0.1])):
         record.find({"correlation_weight": weight}, 0)["values"]["accuracy"] = accuracy
@@ -563,7 +558,7 @@ def test_the_dial_says_that_a_pair_has_collapsed(static):
     assert "1 of 2 pairs collapsed" in pieces.correlation_dial(record).still.sentence
 
 
-def test_dverge_s_sentences_hold_the_means_of_every_start_and_epoch(static):
+def test_dverge_s_sentences_hold_the_means_of_every_start_and_epoch(static, smoke):
     record = smoke("dverge")
     piece = pieces.dverge_course(record)
     epochs, epsilons = record.config["epochs"], record.config["epsilons"]
@@ -577,6 +572,14 @@ def test_dverge_s_sentences_hold_the_means_of_every_start_and_epoch(static):
             (row,) = record.rows("epochs", **where)
             numbers = f"{100 * rate:.0f} % and {100 * summaries.mean(row['accuracy']):.0f} %"
             assert f"{figures.STARTS[arm, preset]}: {numbers}".replace("\n", " ") in picture.sentence
+
+
+def test_dverge_s_frames_say_that_every_pair_had_collapsed(static, smoke):
+    record = copy.deepcopy(smoke("dverge"))
+    for trial in record.trials:
+        trial["values"]["epochs"][0]["accuracy"] = [0.1, 0.9]
+    piece = pieces.dverge_course(record)
+    assert all("every pair had collapsed" in p.sentence for p in (*piece.pictures, piece.still))
 
 
 @pytest.fixture(scope="module")
@@ -613,7 +616,7 @@ def test_reconstructions_are_counted_over_all_images_under_both_objectives(stati
         assert first != second or epsilon
 
 
-def test_kept_weights_come_back_as_the_pair_that_was_trained():
+def test_kept_weights_come_back_as_the_pair_that_was_trained(smoke):
     record = smoke("correlation_weights")
     weights = records.weights(record)
     test = data.load("mnist", "test", device="cpu")

@@ -44,9 +44,9 @@ class Config:
 SCALES = {
     "smoke": Config(
         Training(epochs=1, classifier_epochs=1, batch_size=100, classifier_batch_size=50, learning_rate=3e-3,
-                 train_images=500, augment=True),
+                 train_images=300, augment=True),
         images="color-mnist", arms=("autoencoder", "dna"), attacks=("fgsm",), epsilons_255=(8,),
-        objectives=("printed",), steps=2, clean_images=250, test_images=50,
+        objectives=("printed",), steps=2, clean_images=100, test_images=25,
     ),
     "laptop": Config(
         Training(epochs=12, classifier_epochs=6, batch_size=625, classifier_batch_size=125,

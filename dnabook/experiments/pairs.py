@@ -34,7 +34,7 @@ class Training:
 
 
 TRAINING = {
-    "smoke": Training(epochs=3, batch_size=250, train_images=10_000, plain_epochs=1),
+    "smoke": Training(epochs=4, batch_size=125, train_images=5000, plain_epochs=1),
     "laptop": Training(epochs=4, learning_rate=1e-2, plain_epochs=2),
     "paper": Training(),
 }

@@ -32,7 +32,7 @@ class Config:
 
 SCALES = {
     "smoke": Config(
-        target_distances=(None, 1000), epochs=3, batch_size=100, train_images=4000, test_images=2000,
+        target_distances=(None, 1000), epochs=3, batch_size=100, train_images=4000, test_images=500,
         epsilons=(0.05, 0.20),
     ),
     "laptop": Config(

@@ -37,8 +37,8 @@ class Training:
 
 
 MNIST_TRAINING = {
-    "smoke": Training(epochs=8, classifier_epochs=3, batch_size=100, classifier_batch_size=100,
-                      learning_rate=3e-3, train_images=4000),
+    "smoke": Training(epochs=8, classifier_epochs=3, batch_size=100, classifier_batch_size=50,
+                      learning_rate=3e-3, train_images=2000),
     "laptop": Training(epochs=12, classifier_epochs=5, learning_rate=2e-3, schedule="one_cycle"),
     "paper": Training(),
 }  # fmt: skip
