@@ -169,7 +169,7 @@ def test_replayed_training_gives_the_weights_of_plain_training(name):
     )
     for key, values in plain[0].items():
         assert replayed[0][key] == pytest.approx(values, rel=1e-3)
-    same_way(start("cuda", make, count), plain[1], replayed[1])
+    same_way(objective(*start("cuda", make, count)).models, plain[1], replayed[1])
 
 
 @gpu
