@@ -62,8 +62,9 @@ def correlation_loss(
     direction is then near 0, the mean of both is half the ceiling, 3.5, and all of it when both are constant.
     Never nan, nor are the gradients, as long as sums of squares stay finite: in float32 for features up to
     about 1e15. Computed in the wider type of both inputs, at least float32.
-    The gradient holds the regression weights fixed, which is exact because they are optimal; second
-    derivatives are therefore not those of the loss.
+    The gradient holds the regression weights fixed, which is exact because they are optimal. Second
+    derivatives are therefore not those of the loss; on a processor asking for them raises a RuntimeError,
+    but for "printed".
     On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
     Raises ValueError on mismatched shapes or an unknown variant.
     """
@@ -78,14 +79,14 @@ def correlation_loss(
 def _correlation_loss(z1: Tensor, z2: Tensor, epsilon: float, eta: float, variant: str) -> Tensor:
     if variant == "corrected":
         z1, z2 = _standardised(z1), _standardised(z2)
-        there, back = regression.fit_both(z1, z2, eta=eta)
-        return (_share(z1, z2, there.weight, epsilon) + _share(z2, z1, back.weight, epsilon)) / 2
-    weight = regression.fit(z1, z2, eta=eta).weight  # W of Eq. 6, (M1, M2); no gradient flows through it
-    z1_centred, z2_centred = z1 - z1.mean(0), z2 - z2.mean(0)  # centring is regressing on the ones column
-    residual = z2_centred - linear(z1_centred, weight.T)  # (N, M2)
+        unexplained = zip(regression.residual_sums(z1, z2, eta=eta, both=True), (z2, z1), strict=True)
+        return sum(_share(left / z.numel(), epsilon) for left, z in unexplained) / 2
+    z2_centred = z2 - z2.mean(0)
     if variant == "released":
-        ss_res, ss_total = residual.square().sum(), z2_centred.square().sum()
+        ss_total, (ss_res,) = z2_centred.square().sum(), regression.residual_sums(z1, z2, eta=eta)
     else:
+        weight = regression.fit(z1, z2, eta=eta).weight  # W of Eq. 6, (M1, M2); no gradient flows through it
+        residual = z2_centred - linear(z1 - z1.mean(0), weight.T)  # (N, M2)
         ss_res, ss_total = (torch.linalg.matrix_norm(z, 2).square() for z in (residual, z2))
     return torch.log(ss_total + epsilon) - torch.log(ss_res + epsilon)
 
@@ -103,11 +104,8 @@ def _standardised(z: Tensor) -> Tensor:
     return centred * torch.rsqrt(variance + floor)
 
 
-def _share(z1: Tensor, z2: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """log(1 + ε) − log(1 − R² + ε) of standardised features, z1 predicting z2, R² a mean over units."""
-    unexplained = (
-        (z2 - linear(z1, weight.T)).square().mean()
-    )  # of a variance of one a unit: a dead one is explained
+def _share(unexplained: Tensor, epsilon: float) -> Tensor:
+    """log(1 + ε) − log(1 − R² + ε), R² a mean over standardised units, of which a dead one is explained."""
     return math.log1p(epsilon) - torch.log(unexplained + epsilon)
 
 

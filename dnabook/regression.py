@@ -3,16 +3,21 @@
 Z2 ≈ [Z1, 1] W is solved from the centred normal equations by Cholesky in float64: no pseudo-inverse and
 no SVD, and on a GPU every shape is known beforehand, so it is never asked for a number in between.
 Dependent columns are found as Algorithm 1 finds them, from the diagonal of R in Z1 = QR, which is the
-Cholesky factor of Z1ᵀZ1. Used by `losses.correlation_loss` and `measures.r_squared`; explained in chapter 4.
+Cholesky factor of Z1ᵀZ1. The loss needs the residual alone (`residual_sums`), and where Z1 has more than
+half as many columns as rows a processor finds it without W, from what the columns do not span.
+Used by `losses.correlation_loss` and `measures.r_squared`; explained in chapter 4.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.function import once_differentiable
+
+from dnabook.products import linear
 
 RIDGE = 1e-12  # of the largest diagonal entry: far below float32 features' own rounding
 ETA = 1e-5  # above √RIDGE, which is what the ridge leaves of a dependent column's diagonal entry
@@ -97,27 +102,16 @@ def _weight(
 ) -> tuple[Tensor, Tensor]:
     """W (M1, M2) from centred columns C (N, M1) to the target (N, M2), and which columns entered.
 
-    product: CᵀT where it is known already. Where asking is free, dropped columns are left out of the work; a
-    GPU is not asked: there a dropped column is a row and a column of zeros with a positive number on the
-    diagonal, and its weight comes out as 0.
+    product: CᵀT where it is known already. A dropped column is a row and a column of zeros with a positive
+    number on the diagonal, so its weight comes out as 0, and a GPU is not asked which they are.
     """
     gram = _gram(c)
     kept = _independent(gram, mean, len(c), eta)
-    steered = _asking_is_free(c) and _asking_is_free(target)
-    if steered and not kept.all():
-        weight = c.new_zeros(c.shape[1], target.shape[1])
-        if kept.any():
-            index = kept.nonzero().squeeze(1)
-            product = c[:, index].T @ target if product is None else product[index]
-            weight[index] = torch.cholesky_solve(product, _cholesky_(gram[index][:, index], ridge))
-        return weight, kept
     product = c.T @ target if product is None else product
-    if not steered:
-        keep = kept.to(gram.dtype)
-        gram.mul_(keep[:, None]).mul_(keep)
-        gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))
-        product = product * keep[:, None]
-    return torch.cholesky_solve(product, _cholesky_(gram, ridge)), kept
+    keep = kept.to(gram.dtype)
+    gram.mul_(keep[:, None]).mul_(keep)
+    gram.diagonal().add_((1 - keep) * gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny))
+    return torch.cholesky_solve(product * keep[:, None], _cholesky_(gram, ridge)), kept
 
 
 def _independent(gram: Tensor, mean: Tensor, n: int, eta: float) -> Tensor:
@@ -149,3 +143,123 @@ def _cholesky_(gram: Tensor, ridge: float = RIDGE) -> Tensor:
     """Lower Cholesky factor of a Gram matrix, `ridge` × its largest entry added to its diagonal in place."""
     gram.diagonal().add_(ridge * gram.diagonal().max() + torch.finfo(gram.dtype).tiny)
     return torch.linalg.cholesky_ex(gram)[0]
+
+
+# --- The residual as a loss ----------------------------------------------------------------------
+
+
+def residual_sums(z1: Tensor, z2: Tensor, *, eta: float = ETA, both: bool = False) -> list[Tensor]:
+    """The sum of squares that regressing z2 (N, M2) on [z1 (N, M1), 1] leaves, with gradients to both.
+
+    One scalar in a list; with `both` a second, of z1 on [z2, 1]. Columns are dropped as `fit` drops them.
+    Gradients hold the weights fixed, which is exact, because they are optimal; there are none of second
+    order on a processor.
+    """
+    z1, z2 = matrices(z1, z2)
+    if _asking_is_free(z1) and _asking_is_free(z2):
+        directions = ((z1, z2), (z2, z1))[: 1 + both]
+        return [_ResidualSum.apply(a, b, eta) for a, b in directions]
+    c1, c2 = z1 - z1.mean(0), z2 - z2.mean(0)
+    fits = fit_both(z1, z2, eta=eta) if both else (fit(z1, z2, eta=eta),)
+    pairs = ((c1, c2), (c2, c1))
+    return [(b - a @ each.weight).square().sum() for each, (a, b) in zip(fits, pairs, strict=False)]
+
+
+class _ResidualSum(torch.autograd.Function):
+    """`residual_sums` of one direction on a processor, its gradients computed beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, z1: Tensor, z2: Tensor, eta: float) -> Tensor:
+        columns = _columns(z1)
+        whole = len(columns) == z1.shape[1]
+        predictors, c2 = z1 if whole else z1[:, columns], z2 - z2.mean(0)
+        n, m = predictors.shape
+        way = _by_complement if m < n < 1.8 * m else _by_weight  # where it is the faster
+        total, gradient1, gradient2 = way(predictors, c2, eta, any(ctx.needs_input_grad))
+        if any(ctx.needs_input_grad):
+            if not whole:
+                gradient1 = z1.new_zeros(z1.shape).index_copy_(1, columns, gradient1)
+            ctx.save_for_backward(gradient1, gradient2)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        return *(slope * gradient for gradient in ctx.saved_tensors), None
+
+
+def _columns(z: Tensor) -> Tensor:
+    """Which columns of Z (N, M) say anything: those that vary, and the first constant that is not 0.
+
+    The others are multiples of that one: they enter no fit, and the diagonal of R knows nothing of them.
+    """
+    mean, kind = z.mean(0), torch.float64
+    spread = torch.linalg.vector_norm(z - mean, dim=0, dtype=kind)
+    level = len(z) ** 0.5 * mean.abs().to(kind)
+    largest = torch.hypot(spread, level).max()
+    chosen = spread > 1e-6 * largest
+    chosen[(~chosen & (level > 0)).nonzero()[:1]] = True
+    chosen[0] |= ~chosen.any()  # all are 0: there is a column to drop
+    return chosen.nonzero().squeeze(1)
+
+
+def _by_weight(z1: Tensor, c2: Tensor, eta: float, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The residual sum of squares and its gradients, from the weights of `fit`."""
+    weight = fit(z1, c2, eta=eta).weight
+    residual = c2 - linear(z1 - z1.mean(0), weight.T)
+    gradient1 = -2 * linear(residual, weight) if wanted else z1
+    return residual.square().sum(), gradient1, 2 * residual
+
+
+def _by_complement(z1: Tensor, c2: Tensor, eta: float, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The same without the weights, from a basis of what the columns of z1 do not span; for N > M.
+
+    The few directions that are left make the products small: with Z1 = QR, B a basis of what Q leaves
+    (N, N − M) and C = BᵀZ2, the residual is BC and its product with the weights B (C Z2ᵀ Q) R⁻ᵀ. What
+    dependence between columns would blow up, Q and R⁻¹, is in float64; products are in z1's own type.
+    """
+    n, m = z1.shape
+    wide = z1.T.contiguous().double()  # LAPACK reads column by column
+    mean = wide.mean(1)
+    factor, tau = torch.geqrf(wide.sub_(mean[:, None]).T)
+    r = factor[:m].triu()
+    kept = _kept(r, mean, n, eta)
+    dropped = (~kept).nonzero().squeeze(1)
+    r[:, dropped] = 0  # in their place unit columns: R stays triangular, and what follows solves for the kept
+    r[dropped, dropped] = 1
+    count = len(dropped)
+    inside = r.new_zeros(m, count)  # directions that only dropped columns span
+    inside[dropped, torch.arange(count, device=z1.device)] = 1
+    inside = torch.linalg.qr(torch.linalg.solve_triangular(r.T, inside, upper=False)).Q.to(z1)
+    factor, tau = factor.to(z1), tau.to(z1)
+    basis = z1.new_zeros(n, count + n - m)
+    basis[:m, :count] = inside
+    basis[m:, count:].fill_diagonal_(1)
+    basis = torch.ormqr(factor, tau, basis)
+    rest = linear(basis.T, c2.T)  # C (N − kept, M2)
+    residual = linear(basis, rest.T)
+    if not wanted:
+        return rest.square().sum(), z1, residual
+    scale = rest.abs().max().clamp_min(torch.finfo(rest.dtype).tiny)
+    crossed = torch.ormqr(factor, tau, linear(rest / scale, c2), left=False)[:, :m]
+    crossed = crossed - linear(linear(crossed, inside.T), inside)
+    crossed = torch.linalg.solve_triangular(r, crossed.T.double(), upper=True).to(z1)  # W Cᵀ, of the kept
+    crossed[dropped] = 0
+    return rest.square().sum(), -2 * scale * linear(basis, crossed), 2 * residual
+
+
+def _kept(r: Tensor, mean: Tensor, n: int, eta: float) -> Tensor:
+    """Which columns enter, (M,) bool, from R (M, M) of the centred columns and their means.
+
+    The rule of `fit` asks for the diagonal of R of the columns as they come. From one to the other leads an
+    update of rank one, N mean meanᵀ, of RᵀR, whose effect on the diagonal is known in closed form.
+    """
+    least = 100 * torch.finfo(r.dtype).eps * r.diagonal().abs().max()
+    varies = r.diagonal().abs() > least
+    steady = r.clone()
+    steady.diagonal().copy_(torch.where(varies, r.diagonal(), least))
+    share = torch.linalg.solve_triangular(steady.T, n**0.5 * mean[:, None], upper=False).squeeze(1)
+    before = 1 + torch.cat([share.new_zeros(1), share.square().cumsum(0)[:-1]])  # by the columns on its left
+    ones = share * steady.diagonal()  # what a column has of the direction of the ones
+    full = torch.hypot(r.diagonal(), ones / before.sqrt())
+    return (full > eta * full.max()) & varies

@@ -158,28 +158,78 @@ def test_both_fits_at_once_are_the_two_fits(n, m1, m2):
         torch.testing.assert_close(fit.residual(a, b), alone.residual(a, b), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("n, m", [(50, 9), (12, 20), (400, 300)])
-@pytest.mark.parametrize("both", [False, True])
-def test_columns_left_out_of_the_work_are_those_that_a_gpu_sets_to_zero(n, m, both, monkeypatch):
-    z1, z2 = relu_features(n, m), relu_features(n, m - 2, seed=1)
-    z1[:, 1], z1[:, 4], z2[:, 0] = 0, 0.3, z2[:, 1]  # dead, constant, dependent
-    fits = [regression._fits(z1, z2, 5e-4, regression.RIDGE, both=both)]
-    monkeypatch.setattr(regression, "_asking_is_free", lambda z: False)
-    fits.append(regression._fits(z1, z2, 5e-4, regression.RIDGE, both=both))
-    for here, there in zip(*fits, strict=True):
-        assert here.kept.tolist() == there.kept.tolist() and not here.kept.all()
-        assert (here.weight[~here.kept] == 0).all() and (there.weight[~there.kept] == 0).all()
-        a, b = (z1, z2) if len(here.weight) == m else (z2, z1)
-        torch.testing.assert_close(here.residual(a, b), there.residual(a, b), atol=1e-6, rtol=0)
-
-
-def test_where_no_column_is_left_every_weight_is_zero(monkeypatch):
+def test_where_no_column_is_left_every_weight_is_zero():
     z1, z2 = torch.ones(8, 3).double(), relu_features(8, 2)
-    for _ in range(2):
-        fit = regression.fit(z1, z2)
-        assert not fit.kept.any() and not fit.weight.any() and fit.weight.shape == (3, 2)
-        torch.testing.assert_close(fit.residual(z1, z2), z2 - z2.mean(0))
-        monkeypatch.setattr(regression, "_asking_is_free", lambda z: False)
+    fit = regression.fit(z1, z2)
+    assert not fit.kept.any() and not fit.weight.any() and fit.weight.shape == (3, 2)
+    torch.testing.assert_close(fit.residual(z1, z2), z2 - z2.mean(0))
+    (total,) = regression.residual_sums(z1, z2)
+    torch.testing.assert_close(total, (z2 - z2.mean(0)).square().sum())
+
+
+def residual_sums_and_gradients(z1, z2, **how):
+    z = [features.clone().requires_grad_() for features in (z1, z2)]
+    return [(total, *torch.autograd.grad(total, z)) for total in regression.residual_sums(*z, **how)]
+
+
+@pytest.mark.parametrize("n, m1, m2", [(60, 9, 5), (60, 40, 5), (60, 48, 70), (400, 300, 30), (3, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_the_residual_of_a_processor_and_its_gradients_are_those_of_the_weights(
+    n, m1, m2, dtype, spoilt, monkeypatch
+):
+    z1, z2 = relu_features(n, m1, dtype=dtype), relu_features(n, m2, seed=1, dtype=dtype)
+    if spoilt and m1 > 8:  # dead, two constants, one that repeats another, one that is their sum, a faint one
+        z1[:, 1], z1[:, 2], z1[:, 5], z1[:, 4], z1[:, 7] = 0, 0.3, 2, z1[:, 0], z1[:, 0] + z1[:, 3]
+        z1[:, 8] *= 1e-5
+        z2[:, 0] = z1[:, 6]
+    found = residual_sums_and_gradients(z1, z2, eta=5e-4, both=True)
+    monkeypatch.setattr(regression, "_asking_is_free", lambda z: False)
+    exact = residual_sums_and_gradients(z1.double(), z2.double(), eta=5e-4, both=True)
+    scale = z2.square().sum().item()
+    for ours, theirs in zip(found, exact, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == dtype
+            tolerance = {torch.float64: 1e-8, torch.float32: 1e-5}[dtype] * max(1, b.abs().max().item())
+            torch.testing.assert_close(a.double(), b, atol=tolerance * max(1, scale / 100), rtol=0)
+
+
+@pytest.mark.parametrize("n, m", [(60, 59), (60, 60), (60, 61), (12, 20), (2, 1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_as_many_columns_as_rows_less_one_leave_nothing(n, m, dtype):
+    z1, z2 = relu_features(n, m, dtype=dtype), relu_features(n, 5, seed=1, dtype=dtype)
+    z1[0, 0], z1[1, 0] = 1, 2  # so that it varies
+    for total, *gradients in residual_sums_and_gradients(z1, z2):
+        assert total < 1e-8 * z2.square().sum()
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_the_residual_sum_has_the_gradient_of_finite_differences_by_either_way():
+    for n, m in ((30, 5), (14, 9)):
+        z1, z2 = relu_features(n, m).requires_grad_(), relu_features(n, 3, seed=1).requires_grad_()
+        assert torch.autograd.gradcheck(lambda a, b: regression.residual_sums(a, b, both=True), (z1, z2))
+
+
+def test_one_direction_is_the_first_of_both_and_without_a_gradient_it_is_the_same_number():
+    z1, z2 = relu_features(30, 20), relu_features(30, 6, seed=1)
+    first, second = regression.residual_sums(z1, z2, both=True)
+    assert torch.equal(first, regression.residual_sums(z1, z2)[0])
+    assert torch.equal(second, regression.residual_sums(z2, z1)[0])
+    assert torch.equal(first, regression.residual_sums(z1.requires_grad_(), z2)[0].detach())
+
+
+@given(n=st.integers(12, 30), m=st.integers(1, 10), seed=st.integers(0, 10**6), mean=st.floats(-3, 3))
+def test_from_r_of_the_centred_columns_follows_what_r_of_the_columns_says(n, m, seed, mean):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, m, generator=generator, dtype=torch.float64) + mean
+    z = z * 10 ** (4 * torch.rand(m, generator=generator, dtype=torch.float64) - 4)
+    diagonal = torch.linalg.qr(z).R.diagonal().abs()
+    r = torch.linalg.qr(z - z.mean(0)).R
+    for eta in (1e-3, 1e-2, 1e-1, 0.5):
+        if ((diagonal / diagonal.max() / eta).log().abs() > 1e-6).all():  # none on the edge
+            assert (
+                regression._kept(r, z.mean(0), n, eta).tolist() == (diagonal > eta * diagonal.max()).tolist()
+            )
 
 
 @pytest.mark.parametrize("m", [5, 300])
