@@ -330,7 +330,7 @@ def _stacked(step: Step) -> None:
 
 WAYS: dict[str, Callable[[Step], None]] = {
     "as it is": _as_it_is,
-    "pseudo-inverse instead of Cholesky": _pinv,
+    "pseudo-inverse in the loss": _pinv,
     "images through a DataLoader": _loader,
     "kernel by kernel, not a CUDA graph": _kernel_by_kernel,
     "channels first": _channels_first,

@@ -57,25 +57,28 @@ class NeckedAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         """The code of each neck, (N, 64) for MNIST and (N, 7, 8, 8) for CIFAR-10."""
-        if self.span == 2:
-            x = 2 * x - 1
-        common = self.encoder(x)
+        common = self.encoder(self._inwards(x))
         return tuple(squeeze(common) for squeeze in self.squeeze)
-
-    def path(self, x: Tensor, number: int) -> Tensor:
-        """The reconstruction by one path, 0 for the first: `forward(x)[number]` without the others' work."""
-        common = self.encoder(2 * x - 1 if self.span == 2 else x)
-        image = self.decoder(self.widen[number](self.squeeze[number](common)))
-        return (image + 1) / 2 if self.span == 2 else image
 
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The reconstruction of each code by its own path, (N, C, H, W) in [0, 1]."""
-        images = tuple(self.decoder(widen(z)) for widen, z in zip(self.widen, codes, strict=True))
-        return tuple((x + 1) / 2 for x in images) if self.span == 2 else images
+        pairs = zip(self.widen, codes, strict=True)
+        return tuple(self._outwards(self.decoder(widen(z))) for widen, z in pairs)
+
+    def path(self, x: Tensor, number: int) -> Tensor:
+        """The reconstruction by one path, 0 for the first: `forward(x)[number]` without the others' work."""
+        code = self.squeeze[number](self.encoder(self._inwards(x)))
+        return self._outwards(self.decoder(self.widen[number](code)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One reconstruction for each neck."""
         return self.decode(self.encode(x))
+
+    def _inwards(self, x: Tensor) -> Tensor:
+        return 2 * x - 1 if self.span == 2 else x
+
+    def _outwards(self, x: Tensor) -> Tensor:
+        return (x + 1) / 2 if self.span == 2 else x
 
 
 # --- MNIST: Figure 12 ----------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def _columns(z: Tensor) -> Tensor:
     spread = torch.linalg.vector_norm(z - mean, dim=0, dtype=kind)
     level = len(z) ** 0.5 * mean.abs().to(kind)
     largest = torch.hypot(spread, level).max()
-    chosen = spread > 1e-6 * largest
+    chosen = ~(spread <= 1e-6 * largest)  # one that is not a number is not passed over
     chosen[(~chosen & (level > 0)).nonzero()[:1]] = True
     chosen[0] |= ~chosen.any()  # all are 0: there is a column to drop
     return chosen.nonzero().squeeze(1)

@@ -907,6 +907,18 @@ def test_reading_trains_the_classifier_only_and_leaves_the_autoencoder_s_modes_a
     torch.testing.assert_close(objective(x, y)["loss"], expected)
 
 
+@pytest.mark.parametrize("variant", losses.VARIANTS)
+@pytest.mark.parametrize("n", [12, 60])  # by either way of a processor
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_feature_that_is_not_a_number_is_not_passed_over(variant, n, side):
+    z = list(torch.rand(2, n, 8))
+    z[side][3, 2] = math.nan
+    try:
+        assert correlation_loss(*z, variant=variant).isnan()
+    except torch.linalg.LinAlgError:
+        assert variant == "printed"  # its singular values cannot be found then
+
+
 @pytest.mark.parametrize("variant", ["released", "corrected"])
 def test_on_trained_features_the_float32_gradient_is_within_a_ten_thousandth_of_the_float64_one(variant):
     images, pair = data.load("mnist", limit=4000, device="cpu"), (CNN(), CNN())
