@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -269,7 +270,7 @@ def relation(features: Record, transfer: Record, distance: Record, *, epsilon: f
     axes[0].plot([], [], "o", color="0.3", mfc="white", label="open: fully connected")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     corner = f"chapter 2: {distance.caption()}    chapter 4: {transfer.caption()}"
-    figure.supxlabel(corner, x=0.995, ha="right", fontsize=7, color="0.4")
+    _in_the_corner(figure, corner)
     return figure
 
 
@@ -489,7 +490,7 @@ def growth(
             side.set_minor_locator(NullLocator())
         axis.legend(fontsize=8)
     axes[0].set_ylabel(ylabel)
-    figure.supxlabel(corner, x=0.995, ha="right", fontsize=7, color="0.4")
+    _in_the_corner(figure, corner)
     return figure
 
 
@@ -716,5 +717,11 @@ def _show(axis: Axes, image: Tensor) -> None:
 
 
 def _signed(figure: Figure, record: Record) -> Figure:
-    figure.supxlabel(record.caption(), x=0.995, ha="right", fontsize=7, color="0.4")
+    _in_the_corner(figure, record.caption())
     return figure
+
+
+def _in_the_corner(figure: Figure, text: str) -> None:
+    """The text in small letters below, right, in as many lines as the figure's width asks for."""
+    lines = textwrap.wrap(text, int(figure.get_figwidth() / 0.056)) or [""]  # inches a letter
+    figure.supxlabel("\n".join(lines), x=0.995, ha="right", ma="right", fontsize=7, color="0.4")

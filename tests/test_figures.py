@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from dataclasses import replace
 
@@ -73,6 +74,17 @@ def test_the_corrected_loss_is_drawn_where_it_was_attacked():
 def test_every_recorded_figure_states_scale_seeds_device_and_date():
     figure = figures.transfer(transfer_record())
     assert figure._supxlabel.get_text() == "smoke scale · 3 seeds · CPU · 2026-01-02"
+
+
+def test_a_long_origin_takes_as_many_lines_as_fit_into_the_figure():
+    figure = figures.growth(
+        {"n": {"one": [(1, 1), (10, 2)]}}, ylabel="ms", corner="paper scale · 5 seeds · " + 9 * "a device + "
+    )
+    figure.savefig(io.BytesIO())  # lays it out
+    origin = figure._supxlabel.get_window_extent()
+    assert figure._supxlabel.get_text().count("\n") > 1
+    assert origin.x0 >= 0 and origin.y0 >= 0
+    assert origin.y1 < figure.axes[0].get_window_extent().y0
 
 
 def test_parameter_distance_draws_one_point_for_each_pair_and_epsilon():
