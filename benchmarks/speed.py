@@ -1,14 +1,15 @@
 """How long everything takes, beside what others would take; run it on an idle machine.
 
-    make bench                                   all of it, about three quarters of an hour on two cores
+    make bench                                   all of it, more than an hour on two cores
     .venv/bin/python benchmarks/speed.py loss    one group: loss, step, ways, attack or growth
 
 On a processor every measurement has three processes of its own, so that neither warm memory nor another
 library's settings favour the later one; on a GPU all share one. Times are medians of the processes' medians
 over calls after a first one; memory is the growth of the process's peak (on a GPU, of what torch allocated).
 "bound" is the time that matrix products or convolutions alone take, in the precision and layout that we use,
-on the same machine: what remains cannot be less. Results are printed and saved beside the records, one file
-for processors and one for GPUs; the page "What it costs" shows them.
+on the same machine; for the loss the products of the way by the Gram matrix, which a wide layer does without
+on a processor. Results are printed and saved beside the records, one file for processors and one for GPUs;
+the page "What it costs" shows them.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def features(n: int, m: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor
 
 
 def loss(how: str, n: int, m: int) -> dict[str, Any]:
-    """Forward and backward. how: "pinv", "released", "corrected" or "bound", the products of "released"."""
+    """Forward and backward. how: "pinv", "released", "corrected" or "bound", four products (see above)."""
     z1, z2 = features(n, m)
     if how == "bound":
         keep_freed_memory(DEVICE)  # as ours does: a bound pays for nothing that ours does not
