@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,7 @@ from dnabook import graphs
 from dnabook.autoencoders import Reconstructor
 from dnabook.measures import check_labels
 from dnabook.memory import keep_freed_memory
-from dnabook.models import evaluating
+from dnabook.models import channels_last, evaluating
 
 PerSample = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,)
 
@@ -256,7 +256,8 @@ def pgd(
 
     Returns (N, C, H, W), detached, in the ball and in the bounds. A ball of size 0 returns x; an image whose
     gradient is 0 is left where it is. No gradient is left on x, on the parameters or on `start`.
-    On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
+    On a processor the models' convolutions have their channels last meanwhile (`models.channels_last`); on a
+    Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
     Raises ValueError on steps or restarts below 1, on x outside the bounds, on restarts without a random
     start, and on an objective that does not return (N,); TypeError on a ball that is a bare number;
     FloatingPointError, at the end, when a gradient was nan: its sign is 0, so a broken model, which no step
@@ -289,7 +290,7 @@ def pgd(
     advance = graphs.Replay(advance) if cuda_graph and x.is_cuda else advance
     best, best_loss = x, x.new_full((len(x),), -math.inf)
     broken = torch.zeros((), dtype=torch.bool, device=x.device)
-    with _attacked(objective):
+    with _attacked(objective, x):
         for _ in range(restarts):
             x_adv = x if start is None else start.detach().to(x)
             if random_start and start is None:
@@ -349,7 +350,7 @@ def released_fgsm_l2(
     _check_images(x, bounds)
     _check_size("radius", radius)
     x = x.detach()
-    with _attacked(objective):
+    with _attacked(objective, x):
         gradient = _gradient(objective, x)
     _check_gradients(gradient.isnan().any())
     return (x + radius * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)).clamp(*bounds)
@@ -375,7 +376,7 @@ def released_pgd_l2(
         raise ValueError(f"steps must be at least 1, got {steps}")
     x, ball = x.detach(), _MeanGradient(radius)
     noise = (x + radius * (2 * _draw(torch.rand, x.shape, x, generator) - 1)).clamp(*bounds)
-    with _attacked(objective):
+    with _attacked(objective, x):
         first = noise + step_size * ball.steepest(_gradient(objective, noise))
     start = _keep_box_first(x, first, ball, bounds)
     if steps == 1:
@@ -395,14 +396,17 @@ class _MeanGradient(L2):
 
 
 @contextmanager
-def _attacked(objective: PerSample) -> Iterator[None]:
-    """Within the block the objective's models are in eval mode and their parameters ask for no gradient."""
+def _attacked(objective: PerSample, x: Tensor) -> Iterator[None]:
+    """Within the block the objective's models are in eval mode, and their parameters ask for no gradient and
+    lie in memory as is fast for x."""
     models = getattr(objective, "models", ())
     learning = [p for model in models for p in model.parameters() if p.requires_grad]
-    with evaluating(*models):
+    with evaluating(*models), ExitStack() as layouts:
         for parameter in learning:
             parameter.requires_grad_(False)
         try:
+            for model in models:
+                layouts.enter_context(channels_last(model, x))
             yield
         finally:
             for parameter in learning:

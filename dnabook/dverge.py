@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from dnabook import attacks, training
 from dnabook.losses import Objective, Terms
-from dnabook.models import evaluating
+from dnabook.models import channels_last, evaluating
 
 FEATURES = "features"  # the layer whose features the paper compares
 RANDOM = "random"  # one of `layers`, drawn anew for each epoch
@@ -100,7 +100,7 @@ def distil_features(
     """
     if source.shape != target.shape:
         raise ValueError(f"source and target need one shape, got {source.shape} and {target.shape}")
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), channels_last(model, target):  # as `pgd` will see it
         wanted = activations(model, target, layer)
     return attacks.pgd(
         FeatureObjective(model, wanted, layer), source, attacks.Linf(preset.epsilon), preset.steps,

@@ -16,7 +16,7 @@ from scipy import special
 from torch import Tensor, nn
 
 from dnabook import regression
-from dnabook.models import evaluating
+from dnabook.models import channels_last, evaluating
 
 # --- Predictions ---------------------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ def predictions(model: nn.Module, x: Tensor) -> Tensor:
             raise ValueError(f"a classifier gives logits (N, classes), got {got}")
         return logits.argmax(1)
 
-    with evaluating(model):
+    with evaluating(model), channels_last(model, x):
         return in_batches(classes, x)
 
 
@@ -52,7 +52,7 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
     Raises ValueError for images that are not floating point.
     """
     _check_floating(x)
-    with evaluating(model):
+    with evaluating(model), channels_last(model, x):
         return in_batches(lambda part: model.features(part).flatten(1), x)
 
 

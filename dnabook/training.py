@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from dnabook.graphs import Replay
 from dnabook.losses import Objective, Terms
 from dnabook.memory import keep_freed_memory
+from dnabook.models import channels_last
 
 History = dict[str, list[float]]  # for each term of the objective, its mean over every epoch
 
@@ -64,7 +66,8 @@ def fit(
                    ends with the weights it would have had: `batches.generator` and PyTorch's own generators
                    (of the CPU and the parameters' CUDA device; dropout draws from them) go on from there.
 
-    On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
+    On a processor the models' convolutions have their channels last meanwhile (`models.channels_last`); on a
+    Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
     Raises ValueError for epochs below 1, an unknown schedule, an epoch without batches, and a checkpoint of
     more epochs, another schedule, learning rate or number of models; FloatingPointError when the loss of an
     epoch is not finite.
@@ -113,12 +116,18 @@ def fit(
             rate = group["lr"] if scheduler is None else torch.as_tensor(group["lr"], device=device)
             group.update(capturable=True, lr=rate)  # a rate that changes is read from the GPU
 
+    layouts = ExitStack()  # how the models lie in memory while they train
     for model in objective.models:
         model.train()
     try:
         for epoch in progress(range(done, epochs), "training"):
             sums, count = {}, 0
             for x, y in batches:
+                if epoch == done and count == 0:
+                    with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+                        for model in objective.models:
+                            layouts.enter_context(channels_last(model, x))
+                    _lie_alike(optimizer)
                 terms = step(x, y)
                 if scheduler is not None:
                     scheduler.step()
@@ -142,6 +151,7 @@ def fit(
                     "epochs": epoch + 1,
                 })  # fmt: skip
     finally:
+        layouts.close()
         for model in objective.models:
             model.eval()
     return history
@@ -157,6 +167,17 @@ def _step(
     terms["loss"].backward()
     optimizer.step()
     return {name: value.detach() for name, value in terms.items()}
+
+
+def _lie_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Adam's means lie in memory as their parameters do, wherever a checkpoint has them from.
+
+    Fused Adam walks through memory, and would add the means of one weight to another.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _check_state(

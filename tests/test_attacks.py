@@ -570,6 +570,32 @@ def test_no_gradient_is_left_anywhere_and_the_result_is_detached(attack, ball, m
     assert all(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(1.0)], ids=["linf", "l2"])
+def test_a_model_on_a_processor_is_attacked_with_its_channels_last(attack, ball, mnist_test, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    model, x, y = CNN(), mnist_test.x[:3], mnist_test.y[:3]
+    plain, last = copy.deepcopy(model), copy.deepcopy(model).to(memory_format=torch.channels_last)
+    seen = []
+    model.tail.register_forward_pre_hook(lambda _, given: seen.append(given[0].stride()[1]))
+
+    def crafted(each):
+        torch.manual_seed(0)
+        return attack(untargeted(each, y), x, ball)
+
+    found, expected = crafted(model), crafted(last)
+    assert set(seen) == {1}
+    assert torch.equal(found, expected) and found.is_contiguous()
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine, theirs) and mine.stride() == theirs.stride()
+
+
+def test_images_in_colour_come_back_as_they_lay(mnist_test):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(5 * 24 * 24, 10))
+    x = mnist_test.x[:3].expand(-1, 3, -1, -1).contiguous()
+    assert pgd(untargeted(model, mnist_test.y[:3]), x, Linf(0.1), steps=2).is_contiguous()
+
+
 def test_no_gradient_is_left_on_the_start(w):
     x = images()
     start = (x + 0.01).clamp(0, 1).requires_grad_(True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dnabook.models import ARCHITECTURES, CNN, FullyConnected, evaluating, seeded
+from dnabook.models import ARCHITECTURES, CNN, FullyConnected, channels_last, evaluating, seeded
 
 BOTH = pytest.mark.parametrize("architecture", [CNN, FullyConnected])
 
@@ -242,3 +242,123 @@ def test_a_seed_gives_the_same_weights_under_another_default_device():
         found = CNN()
     for a, b in zip(wanted.parameters(), found.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+# --- channels_last -------------------------------------------------------------------------------
+
+
+def strides(model):
+    return [p.stride() for p in model.parameters()]
+
+
+def addresses(model):
+    return [p.data_ptr() for p in model.parameters()]
+
+
+class Viewing(nn.Module):
+    """A network that takes its feature maps apart with `view`, which asks for channels first."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.linear = nn.Linear(4 * 26 * 26, 10)
+
+    def forward(self, x):
+        return self.linear(self.conv(x).view(len(x), -1))
+
+
+@pytest.fixture
+def onednn(monkeypatch):
+    """oneDNN counts as there; elsewhere other kernels give the same numbers."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+
+
+def test_feature_maps_have_their_channels_last_within_the_block_and_hold_the_same_numbers(x, onednn):
+    model = CNN()
+    features, logits = model.features(x), model(x)
+    assert features.is_contiguous()
+    with channels_last(model, x):
+        found = model.features(x)
+        assert found.is_contiguous(memory_format=torch.channels_last) and not found.is_contiguous()
+        torch.testing.assert_close(found, features)
+        torch.testing.assert_close(model(x), logits)
+    assert torch.equal(model(x), logits)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_afterwards_parameters_lie_where_they_did_with_the_values_they_have_by_then(x, onednn, error):
+    model = CNN()
+    kept, lay, at = list(model.parameters()), strides(model), addresses(model)
+    values = [p.detach().clone() for p in kept]
+    with pytest.raises(error) if error else contextlib.nullcontext(), channels_last(model, x):
+        assert strides(model) != lay
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)
+        if error:
+            raise error
+    assert all(p is q for p, q in zip(model.parameters(), kept, strict=True))
+    assert strides(model) == lay and addresses(model) == at
+    assert all(torch.equal(p, 2 * value) for p, value in zip(kept, values, strict=True))
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_gradients_lie_as_their_parameters_do(x, onednn, within):
+    model = CNN()
+    if not within:
+        model(x).sum().backward()
+    with channels_last(model, x):
+        if within:
+            model(x).sum().backward()
+        expected = [p.grad.clone() for p in model.parameters()]
+        assert all(p.grad.stride() == p.stride() for p in model.parameters())
+    assert all(p.grad.stride() == p.stride() for p in model.parameters())
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), expected, strict=True))
+
+
+def test_a_model_that_views_its_feature_maps_is_left_as_it_is(x, onednn):
+    model = Viewing()
+    lay, logits = strides(model), model(x)
+    with channels_last(model, x):
+        assert strides(model) == lay
+        assert torch.equal(model(x), logits)
+    with pytest.raises(RuntimeError, match="view"):
+        model.to(memory_format=torch.channels_last)(x)  # it could not have been called otherwise
+
+
+def test_the_first_image_leaves_no_trace_on_a_model_in_training(x, onednn):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3)).train()
+    before, lay = model[1].running_mean.clone(), strides(model)
+    with channels_last(model, x):
+        assert all(modes(model)) and strides(model) != lay
+    assert torch.equal(model[1].running_mean, before) and not model[1].num_batches_tracked
+
+
+def test_nothing_is_done_and_no_image_shown_where_nothing_is_won(x, monkeypatch):
+    def nobody_calls(*_):
+        raise AssertionError
+
+    def untouched(model, x):
+        model.register_forward_pre_hook(nobody_calls)
+        at = addresses(model)
+        with channels_last(model, x):
+            return addresses(model) == at
+
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert untouched(FullyConnected(), x)
+    assert untouched(CNN().to(memory_format=torch.channels_last), x)
+    assert untouched(CNN(), x[:0])
+    assert untouched(CNN(), x.to("meta"))  # images elsewhere
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert untouched(CNN(), x)
+
+
+def test_blocks_may_be_nested_and_the_outer_one_ends_the_layout(x, onednn):
+    model = CNN()
+    lay = strides(model)
+    with channels_last(model, x):
+        within = strides(model)
+        with channels_last(model, x):
+            assert strides(model) == within
+        assert strides(model) == within != lay
+    assert strides(model) == lay

@@ -261,6 +261,51 @@ def test_a_run_interrupted_within_an_epoch_goes_on_from_the_last_whole_one(start
     assert_identical(run(start(), checkpoint=checkpoint), run(start()))
 
 
+@pytest.fixture
+def convolving(mnist_train):
+    """The same beginning again and again, of a network whose two layouts differ."""
+
+    def begin():
+        torch.manual_seed(0)
+        return classification(CNN()), Batches(mnist_train[:200], 60, seed=0)
+
+    return begin
+
+
+def onednn(monkeypatch, there):
+    """oneDNN counts as there, or as missing."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: there)
+
+
+def test_convolutions_train_with_their_channels_last_and_lie_as_before_afterwards(convolving, monkeypatch):
+    onednn(monkeypatch, True)
+    objective, batches = convolving()
+    (model,) = objective.models
+    lay, seen = [p.stride() for p in model.parameters()], []
+    model.tail.register_forward_pre_hook(lambda _, given: seen.append(given[0].stride()[1]))
+    found = run((objective, batches))
+    assert set(seen) == {1} and [p.stride() for p in model.parameters()] == lay
+    beginning, batches = convolving()
+    beginning.models[0].to(memory_format=torch.channels_last)
+    assert_identical(found, run((beginning, batches)))
+    onednn(monkeypatch, False)
+    plain = run(convolving())
+    assert found[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["first then last", "last then first"])
+def test_a_checkpoint_is_resumed_by_a_model_that_lies_otherwise_in_memory(convolving, monkeypatch, first):
+    onednn(monkeypatch, first)
+    expected, checkpoint = run(convolving()), Memory()
+    with pytest.raises(Interrupted):
+        run(convolving(), progress=stopping(3), checkpoint=checkpoint)
+    onednn(monkeypatch, not first)
+    history, (weights,) = run(convolving(), checkpoint=checkpoint)
+    assert history["loss"] == pytest.approx(expected[0]["loss"], rel=1e-3)
+    for name, value in expected[1][0].items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-3)
+
+
 def test_a_finished_run_is_loaded_without_training(start):
     checkpoint = Memory()
     expected = run(start(), checkpoint=checkpoint)
