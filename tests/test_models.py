@@ -260,8 +260,8 @@ class Viewing(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3)
-        self.linear = nn.Linear(4 * 26 * 26, 10)
+        self.conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 4, 3))
+        self.linear = nn.Linear(4 * 24 * 24, 10)
 
     def forward(self, x):
         return self.linear(self.conv(x).view(len(x), -1))
