@@ -273,7 +273,7 @@ def _loader(step: Step) -> None:
 def _channels_first(step: Step) -> None:
     for model in step.pair:
         model.to(memory_format=torch.contiguous_format)
-    as_it_lies = lambda model, x: nullcontext()  # noqa: E731
+    as_it_lies = lambda *models: nullcontext(lambda function, *inputs: function(*inputs))  # noqa: E731
     step.patches.enter_context(patch.object(training, "channels_last", as_it_lies))
 
 
@@ -499,6 +499,8 @@ def main() -> None:
     groups = sys.argv[1:] or GROUPS
     if unknown := set(groups) - set(GROUPS):
         sys.exit(f"unknown group {', '.join(sorted(unknown))}; known: {', '.join(GROUPS)}")
+    if records.COMMIT.endswith("-dirty"):
+        sys.exit("commit the changes first: the rows name the code that they measure")
     for group in groups:
         measured: dict[str, list[dict[str, Any]]] = {}
         failed = []

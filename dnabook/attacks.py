@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -151,7 +151,7 @@ def targeted(model: nn.Module, y: Tensor) -> ModelObjective:
 
 
 def _check_classes(y: Tensor) -> None:
-    if y.numel() and y.min() < 0:
+    if not graphs.recording(y) and y.numel() and y.min() < 0:
         raise ValueError(f"classes are 0 or more, got {int(y.min())}")
 
 
@@ -205,7 +205,7 @@ def paths(
 # --- Attacks -------------------------------------------------------------------------------------
 
 
-def fgsm(objective: PerSample, x: Tensor, ball: Ball, bounds: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+def fgsm(objective: PerSample, x: Tensor, ball: Ball, *, bounds: tuple[float, float] = (0.0, 1.0)) -> Tensor:
     """One steepest step to the ball's surface, clipped to the bounds: x + ε sgn(∇ₓJ) in ℓ∞ (Eq. 2).
 
     In ℓ2 the step is r ∇ₓJ/‖∇ₓJ‖₂, each image by its own norm. Arguments, result and errors as in `pgd`.
@@ -219,6 +219,7 @@ def pgd(
     objective: PerSample,
     x: Tensor,
     ball: Ball,
+    *,
     steps: int = 40,
     step_size: float | Tensor | None = None,
     random_start: bool = True,
@@ -226,7 +227,6 @@ def pgd(
     momentum: float = 0.0,
     bounds: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
-    *,
     start: Tensor | None = None,
     box_first: bool = False,
     cuda_graph: bool = False,
@@ -290,14 +290,14 @@ def pgd(
     advance = graphs.Replay(advance) if cuda_graph and x.is_cuda else advance
     best, best_loss = x, x.new_full((len(x),), -math.inf)
     broken = torch.zeros((), dtype=torch.bool, device=x.device)
-    with _attacked(objective, x):
+    with _attacked(objective) as call:
         for _ in range(restarts):
             x_adv = x if start is None else start.detach().to(x)
             if random_start and start is None:
                 x_adv = x + ball.random_start(x, generator)
             x_adv, velocity = keep_in(x, x_adv, ball, bounds), torch.zeros_like(x)
             for _ in range(steps):
-                x_adv, broken, velocity = advance(x_adv, broken, velocity)
+                x_adv, broken, velocity = call(advance, x_adv, broken, velocity)
             if restarts == 1:
                 best = x_adv.clone() if isinstance(advance, graphs.Replay) else x_adv  # it is overwritten
                 break
@@ -341,7 +341,7 @@ def craft(
 
 
 def released_fgsm_l2(
-    objective: PerSample, x: Tensor, radius: float, bounds: tuple[float, float] = (0.0, 1.0)
+    objective: PerSample, x: Tensor, radius: float, *, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Tensor:
     """The authors' FGSM in ℓ2, kept to measure what it misses: x + r ∇J/‖∇J‖, the norm of the *whole batch*.
 
@@ -350,8 +350,8 @@ def released_fgsm_l2(
     _check_images(x, bounds)
     _check_size("radius", radius)
     x = x.detach()
-    with _attacked(objective, x):
-        gradient = _gradient(objective, x)
+    with _attacked(objective) as call:
+        gradient = call(_gradient, objective, x)
     _check_gradients(gradient.isnan().any())
     return (x + radius * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)).clamp(*bounds)
 
@@ -360,6 +360,7 @@ def released_pgd_l2(
     objective: PerSample,
     x: Tensor,
     radius: float,
+    *,
     steps: int = 40,
     step_size: float = 3 / 255,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -376,13 +377,13 @@ def released_pgd_l2(
         raise ValueError(f"steps must be at least 1, got {steps}")
     x, ball = x.detach(), _MeanGradient(radius)
     noise = (x + radius * (2 * _draw(torch.rand, x.shape, x, generator) - 1)).clamp(*bounds)
-    with _attacked(objective, x):
-        first = noise + step_size * ball.steepest(_gradient(objective, noise))
+    with _attacked(objective) as call:
+        first = noise + step_size * ball.steepest(call(_gradient, objective, noise))
     start = _keep_box_first(x, first, ball, bounds)
     if steps == 1:
         return start
-    return pgd(objective, x, ball, steps - 1, step_size, random_start=False, bounds=bounds, start=start,
-               box_first=True)  # fmt: skip
+    return pgd(objective, x, ball, steps=steps - 1, step_size=step_size, random_start=False, bounds=bounds,
+               start=start, box_first=True)  # fmt: skip
 
 
 class _MeanGradient(L2):
@@ -396,18 +397,16 @@ class _MeanGradient(L2):
 
 
 @contextmanager
-def _attacked(objective: PerSample, x: Tensor) -> Iterator[None]:
+def _attacked(objective: PerSample) -> Iterator[Callable]:
     """Within the block the objective's models are in eval mode, and their parameters ask for no gradient and
-    lie in memory as is fast for x."""
+    lie in memory as is fast. Yields what `channels_last` does."""
     models = getattr(objective, "models", ())
     learning = [p for model in models for p in model.parameters() if p.requires_grad]
-    with evaluating(*models), ExitStack() as layouts:
+    with evaluating(*models), channels_last(*models) as call:
         for parameter in learning:
             parameter.requires_grad_(False)
         try:
-            for model in models:
-                layouts.enter_context(channels_last(model, x))
-            yield
+            yield call
         finally:
             for parameter in learning:
                 parameter.requires_grad_(True)
@@ -477,7 +476,7 @@ def _draw(distribution, shape, x: Tensor, generator: torch.Generator | None) -> 
 
 def _check_size(name: str, value: float | Tensor) -> None:
     value = value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
-    if not (value.isfinite() & (value >= 0)).all():
+    if not graphs.recording(value) and not (value.isfinite() & (value >= 0)).all():
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
 
 

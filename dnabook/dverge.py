@@ -7,6 +7,7 @@ distilled images as what they look like. Chapter 5.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,11 +101,11 @@ def distil_features(
     """
     if source.shape != target.shape:
         raise ValueError(f"source and target need one shape, got {source.shape} and {target.shape}")
-    with torch.no_grad(), evaluating(model), channels_last(model, target):  # as `pgd` will see it
-        wanted = activations(model, target, layer)
+    with torch.no_grad(), evaluating(model), channels_last(model) as call:  # as `pgd` will see it
+        wanted = call(activations, model, target, layer)
     return attacks.pgd(
-        FeatureObjective(model, wanted, layer), source, attacks.Linf(preset.epsilon), preset.steps,
-        preset.step_size, random_start=False, momentum=preset.momentum,
+        FeatureObjective(model, wanted, layer), source, attacks.Linf(preset.epsilon), steps=preset.steps,
+        step_size=preset.step_size, random_start=False, momentum=preset.momentum,
     )  # fmt: skip
 
 
@@ -198,4 +199,4 @@ class Memory:
         return self.state
 
     def save(self, state: dict[str, Any]) -> None:
-        self.state = {key: value for key, value in state.items() if key != "random"}
+        self.state = copy.deepcopy({key: value for key, value in state.items() if key != "random"})

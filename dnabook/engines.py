@@ -172,7 +172,7 @@ class _Worker:
 
     def call(self, request: bytes, device: str | None) -> bytes | Failure:
         """The call's pickled result. After a failure the process is gone: it may be left in any state."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # its end is told below
             _send(self.process.stdin, request + pickle.dumps(device))
         answer = _received(self.process.stdout)
         if answer is None:
@@ -188,7 +188,7 @@ class _Worker:
     def close(self) -> None:
         self.ended = True
         self.process.kill()
-        with contextlib.suppress(BrokenPipeError), self.process:
+        with contextlib.suppress(OSError), self.process:
             pass  # closes the pipes and waits for the end
 
 
@@ -395,7 +395,8 @@ class _KeepsGoing:
         try:
             return super().retrieve_result_callback(out)
         except Exception as error:
-            return [(None, Failure(f"the cluster lost it: {type(error).__name__}"))]
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            return [(None, Failure(f"the cluster lost it: {told}"))]
 
 
 def _runner(plan: Plan) -> Callable:

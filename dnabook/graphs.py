@@ -7,6 +7,7 @@ where they are asked for it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -72,9 +73,12 @@ class Replay:
         try:
             self.result = self.function(*self.inputs)
             graph.capture_end()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except BaseException as error:
+            with contextlib.suppress(RuntimeError):
+                graph.capture_end()  # else the stream would go on recording, and nothing could wait for it
+            del _STREAMS[device]
+            if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
+                raise
             raise RuntimeError(
                 "this step cannot be recorded as a CUDA graph, perhaps because a model or an objective asks "
                 "the GPU for a number; pass cuda_graph=False"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -42,8 +43,8 @@ def predictions(model: nn.Module, x: Tensor) -> Tensor:
             raise ValueError(f"a classifier gives logits (N, classes), got {got}")
         return logits.argmax(1)
 
-    with evaluating(model), channels_last(model, x):
-        return in_batches(classes, x)
+    with evaluating(model), channels_last(model) as call:
+        return in_batches(partial(call, classes), x)
 
 
 def features(model: nn.Module, x: Tensor) -> Tensor:
@@ -52,8 +53,12 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
     Raises ValueError for images that are not floating point.
     """
     _check_floating(x)
-    with evaluating(model), channels_last(model, x):
-        return in_batches(lambda part: model.features(part).flatten(1), x)
+
+    def flat(part: Tensor) -> Tensor:
+        return model.features(part).flatten(1)
+
+    with evaluating(model), channels_last(model) as call:
+        return in_batches(partial(call, flat), x)
 
 
 def _check_floating(x: Tensor) -> None:

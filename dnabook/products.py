@@ -21,9 +21,10 @@ ONEDNN = torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b, as `torch.nn.functional.linear`: (N, K), (M, K) and (M,) -> (N, M), with every derivative.
+    """x Wᵀ + b, as `torch.nn.functional.linear`: (N, K), (M, K) and (M,) -> (N, M), with all derivatives.
 
-    oneDNN is for backward passes of `torch.autograd`; under a transform of `torch.func` torch's own is taken.
+    In forward mode (`torch.autograd.forward_ad`) those of oneDNN are missing, and a RuntimeError says so; it
+    is for backward passes of `torch.autograd`; under a transform of `torch.func` torch's own is taken.
     """
     fits = x.shape[-1:] == weight.shape[-1:]  # else torch's own says what is wrong
     if bias is not None:

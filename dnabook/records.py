@@ -2,18 +2,20 @@
 
 This is the only module that touches the clock, the disk and git. `make` runs what is missing of an
 experiment, trial by trial (one setting and one seed), here or by an engine in parallel, and saves each as it
-finishes, so an interrupted run resumes and several processes may share a record. Chapters call `get` and
-`best`.
+finishes, so an interrupted run resumes and several processes may share a record. Chapters call `best`
+and `together`.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import dataclasses
 import datetime
 import hashlib
 import importlib
+import io
 import json
 import math
 import os
@@ -31,7 +33,7 @@ from types import ModuleType
 from typing import IO, Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save
@@ -41,7 +43,7 @@ import dnabook
 from dnabook import data, engines
 from dnabook.experiments import NAMES, Context
 from dnabook.models import seeded
-from dnabook.training import quiet
+from dnabook.training import quiet, repeatable
 
 try:
     import resource
@@ -209,11 +211,6 @@ def current(name: str, scale: str) -> Record | None:
     return record if record and record.config == config_of(name, scale) else None
 
 
-def get(name: str, scale: str | None = None, **options: Any) -> Record:
-    """This build's record of an experiment, computed and saved first where trials are missing."""
-    return make(name, scale, **options)
-
-
 def evidence(*names: str, scales: Sequence[str] = SCALES) -> str | None:
     """The scale to show: the largest at which each experiment has three seeds (`Record.figure_seeds`).
 
@@ -237,7 +234,7 @@ def best(name: str) -> Record:
 def together(*names: str) -> list[Record]:
     """The records of several experiments, all of the one scale that `evidence` names for them; see `best`."""
     scale = evidence(*names)
-    return [current(name, scale) if scale else get(name) for name in names]
+    return [current(name, scale) if scale else make(name) for name in names]
 
 
 def _settings(name: str, scale: str) -> list[dict[str, Any]]:
@@ -329,20 +326,40 @@ def make(
 def _here(
     calls: list[tuple[Record, dict, int]], device: torch.device, threads: int | None, progress: Callable
 ) -> Iterator[tuple[int, Any]]:
-    """As `engines.results`, one trial after the other in this process; an error takes its result's place."""
+    """As `engines.results`, one trial after the other in this process; an error takes its result's place.
+
+    Trials that other processes here are making come last: by then they are likely to be in the record.
+    """
+    waiting, refused = collections.deque(enumerate(calls)), 0
     with _threads(threads):
-        for index, call in enumerate(calls):
-            head, setting, seed = call
+        while waiting:
+            index, (head, setting, seed) = waiting.popleft()
             try:
-                there = current(head.name, head.scale)  # another process may have made it meanwhile
-                done = there and there.find(setting, seed)
-                result = (done, {}) if done else _run_trial(head, setting, seed, device, progress)
-            except data.DataError:  # the other trials would lack it too
-                raise
-            except Exception as error:
-                traceback.clear_frames(error.__traceback__)  # else its tensors would stay on the device
-                result = error
-            yield index, result
+                claim = _claim(head, setting, seed).acquire(-1 if refused > len(waiting) else 0)
+            except Timeout:
+                waiting.append((index, (head, setting, seed)))
+                refused += 1
+                continue
+            refused = 0
+            with claim:  # until the trial is saved
+                try:
+                    there = current(head.name, head.scale)  # another process may have made it meanwhile
+                    done = there and there.find(setting, seed)
+                    result = (done, {}) if done else _run_trial(head, setting, seed, device, progress)
+                except data.DataError:  # the other trials would lack it too
+                    raise
+                except Exception as error:
+                    traceback.clear_frames(error.__traceback__)  # else its tensors would stay on the device
+                    result = error
+                yield index, result
+
+
+def _claim(record: Record, setting: dict[str, Any], seed: int) -> FileLock:
+    """Held by the process that makes a trial of that record; the system frees it where the process dies."""
+    key = json.dumps([str(path(record.name, record.scale).resolve()), setting, seed], sort_keys=True)
+    place = data.cache_folder() / "claims"
+    place.mkdir(parents=True, exist_ok=True)
+    return FileLock(place / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.lock")
 
 
 def _missing(record: Record, missing: list[tuple[dict, int]], lost: dict[int, str]) -> str:
@@ -416,7 +433,7 @@ def _run_trial(
     context = Context(device=device, progress=progress, checkpoint=checkpoint, keep=keep)
     forget_peak(device)
     started = time.perf_counter()
-    with seeded(seed, device), _repeatable(device):
+    with seeded(seed, device), repeatable(device):
         values = module.run(module.SCALES[record.scale], setting, seed, context)
     seconds = time.perf_counter() - started + sum(c.seconds_before for c in checkpoints)
     values = json.loads(json.dumps(values))
@@ -428,13 +445,6 @@ def _run_trial(
         "provenance": {**_provenance(device), "data": digest, "seconds": round(seconds, 1)},
     }
     return trial, kept
-
-
-def _repeatable(device: torch.device) -> contextlib.AbstractContextManager:
-    """On a GPU: convolutions by algorithms that repeat, in float32 proper rather than TF32's ten bits."""
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def check_folders() -> None:
@@ -732,11 +742,18 @@ class Checkpoint:
         self.file, self.opened, self.seconds_before = file, time.perf_counter(), 0.0
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, or None; a file that cannot be read counts as none."""
+        """The saved state, or None where there is none; a damaged or foreign file counts as none.
+
+        Raises OSError where there is a file that cannot be opened or read now: it would be overwritten.
+        """
         try:
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            content = self.file.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             self.seconds_before = float(state["seconds"])
-        except Exception:  # whatever is made of a missing, damaged or foreign file
+        except Exception:  # whatever torch makes of bytes that are no checkpoint
             return None
         return state
 

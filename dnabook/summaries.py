@@ -61,6 +61,16 @@ def transfer_by_seed(record: Record, *, conditioned: bool = True, **where: Any) 
     return by_seed((row["seed"], rate(row, conditioned=conditioned)) for row in rows)
 
 
+def both_misread_by_seed(record: Record, **where: Any) -> BySeed:
+    """Of the images that both models read before, the share that both misread after the attack, by pair.
+
+    The conditioned rate times the share that fools the source: unlike the rate, it does not change with how
+    easily the source is fooled alone.
+    """
+    rows = _trials(record, where).rows("transfer", **where)
+    return by_seed((row["seed"], row["both_fooled_clean"] / row["n_clean"]) for row in rows)
+
+
 def robust_by_seed(record: Record, **where: Any) -> BySeed:
     """Share of images that an attacked model itself still reads correctly: of each pair, over both models."""
     rows = _trials(record, where).rows("transfer", **where)
@@ -170,7 +180,7 @@ def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:
     return f"**{order(gap)}** {name} ({percent(gap).removesuffix(' %')} points)"
 
 
-def rank_correlation(record: Record, epsilon: float) -> MeanInterval:
+def rank_correlation(record: Record, epsilon: float, confidence: float = 0.95) -> MeanInterval:
     """Spearman's ρ between a pair's parameter distance and its transfer at ε, within each seed, over seeds.
 
     Pairs of one seed share their initial weights and batches and differ only in D_t; seeds are independent.
@@ -183,7 +193,7 @@ def rank_correlation(record: Record, epsilon: float) -> MeanInterval:
         transfers = [mean([rate(r) for r in t["transfer"] if r["epsilon"] == epsilon]) for t in trials]
         if len(trials) > 2:
             rhos.append(float(stats.spearmanr([t["distance"] for t in trials], transfers).statistic))
-    return mean_interval(rhos)
+    return mean_interval(rhos, confidence)
 
 
 def percent(value: MeanInterval | float) -> str:

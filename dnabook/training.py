@@ -7,8 +7,8 @@ forward, a backward and a fused update; losses are read back once an epoch, not 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -68,22 +68,22 @@ def fit(
 
     On a processor the models' convolutions have their channels last meanwhile (`models.channels_last`); on a
     Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
-    Raises ValueError for epochs below 1, an unknown schedule, an epoch without batches, and a checkpoint of
-    more epochs, another schedule, learning rate or number of models; FloatingPointError when the loss of an
-    epoch is not finite.
+    Raises ValueError for epochs below 1, no parameters, an unknown schedule, an epoch without batches, and a
+    checkpoint of more epochs, another schedule, learning rate or number of models; FloatingPointError when
+    the loss of an epoch is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if schedule not in ("constant", "one_cycle"):
         raise ValueError(f'schedule is "constant" or "one_cycle", got {schedule!r}')
-    parameters = list(parameters)
+    parameters = list(dict.fromkeys(parameters))  # one that two models share counts once
+    if not parameters:
+        raise ValueError("there are no parameters to train")
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     device = parameters[0].device
     recorded = cuda_graph and device.type == "cuda"
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=fused, capturable=recorded)
     keep_freed_memory(device)
-    step = partial(_step, objective, optimizer, bfloat16)
-    step = Replay(step) if recorded else step
     scheduler = None
     if schedule == "one_cycle":
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -116,18 +116,12 @@ def fit(
             rate = group["lr"] if scheduler is None else torch.as_tensor(group["lr"], device=device)
             group.update(capturable=True, lr=rate)  # a rate that changes is read from the GPU
 
-    layouts = ExitStack()  # how the models lie in memory while they train
-    for model in objective.models:
-        model.train()
-    try:
+    with _training(objective.models) as call:
+        step = partial(_step, partial(call, objective), optimizer, bfloat16)
+        step = Replay(step) if recorded else step
         for epoch in progress(range(done, epochs), "training"):
             sums, count = {}, 0
             for x, y in batches:
-                if epoch == done and count == 0:
-                    with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
-                        for model in objective.models:
-                            layouts.enter_context(channels_last(model, x))
-                    _lie_alike(optimizer)
                 terms = step(x, y)
                 if scheduler is not None:
                     scheduler.step()
@@ -150,21 +144,35 @@ def fit(
                     "history": history,
                     "epochs": epoch + 1,
                 })  # fmt: skip
-    finally:
-        layouts.close()
-        for model in objective.models:
-            model.eval()
     return history
 
 
+@contextmanager
+def _training(models: Iterable[nn.Module]) -> Iterator[Callable]:
+    """Within the block the models train and lie as `channels_last` lays them; then they are in eval mode."""
+    for model in models:
+        model.train()
+    try:
+        with channels_last(*models) as call:
+            yield call
+    finally:
+        for model in models:
+            model.eval()
+
+
 def _step(
-    objective: Objective, optimizer: torch.optim.Optimizer, bfloat16: bool, x: Tensor, y: Tensor
+    terms_of: Callable[[Tensor, Tensor], Terms],
+    optimizer: torch.optim.Optimizer,
+    bfloat16: bool,
+    x: Tensor,
+    y: Tensor,
 ) -> Terms:
     """One update of the parameters; the objective's terms before it."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
-        terms = objective(x, y)
+        terms = terms_of(x, y)
     optimizer.zero_grad()
     terms["loss"].backward()
+    _lie_alike(optimizer)
     optimizer.step()
     return {name: value.detach() for name, value in terms.items()}
 
@@ -176,7 +184,7 @@ def _lie_alike(optimizer: torch.optim.Optimizer) -> None:
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if value.shape == parameter.shape:
+            if name != "step" and value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter).copy_(value)
 
 
@@ -225,3 +233,22 @@ def has_bfloat16(device: torch.device) -> bool:
             return torch.cuda.is_bf16_supported(including_emulation=False)
     capable = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in capable)
+
+
+# --- How a GPU convolves ---------------------------------------------------------------------------
+
+
+def repeatable(device: torch.device) -> AbstractContextManager:
+    """On a GPU: convolutions by algorithms that repeat, in float32 proper rather than TF32's ten bits."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
+def fast_convolutions() -> AbstractContextManager:
+    """On a GPU: convolutions in TF32 (ten bits, as float16), by algorithms that may add in any order.
+
+    What is trained so does not repeat bit for bit there.
+    """
+    now = torch.backends.cudnn
+    return now.flags(enabled=now.enabled, benchmark=now.benchmark, deterministic=False, allow_tf32=True)

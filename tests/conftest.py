@@ -48,7 +48,7 @@ def smoke(private_folders, tmp_path_factory) -> Callable[[str], records.Record]:
         with FileLock(root / f"{name}.lock"):
             if not list(private.glob(files)):
                 copy(files, shared, private)
-            record = records.get(name, "smoke", device="cpu", progress=training.quiet)
+            record = records.make(name, "smoke", device="cpu", progress=training.quiet)
             copy(files, private, shared)
         return record
 

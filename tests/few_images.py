@@ -19,8 +19,8 @@ def _few_images(most=1000, most_steps=3):
         return load(name, split, limit=most if small else limit, device=device)
 
     @wraps(pgd)
-    def short(objective, x, ball, steps=most_steps, *others, **options):
-        return pgd(objective, x, ball, min(steps, most_steps), *others, **options)
+    def short(objective, x, ball, *, steps=most_steps, **options):
+        return pgd(objective, x, ball, steps=min(steps, most_steps), **options)
 
     data.load = few
     attacks.pgd = dnabook.pgd = short

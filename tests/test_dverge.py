@@ -461,6 +461,16 @@ def test_a_memory_gives_back_what_was_saved_last():
         assert memory.load() == state
 
 
+def test_a_memory_does_not_change_with_what_was_saved():
+    """The weights train on, and `fit` goes on with the same history."""
+    memory, weight, history = Memory(), torch.ones(2), {"loss": [1.0]}
+    memory.save({"epochs": 1, "models": [{"weight": weight}], "history": history})
+    weight.zero_()
+    history["loss"].append(2.0)
+    assert memory.load()["models"][0]["weight"].tolist() == [1, 1]
+    assert memory.load()["history"] == {"loss": [1.0]}
+
+
 def test_the_defaults_are_those_of_figure_4():
     defaults = {name: p.default for name, p in inspect.signature(dverge.train).parameters.items()}
     assert (defaults["epochs"], defaults["learning_rate"]) == (10, 5e-3)

@@ -145,6 +145,7 @@ def test_what_cannot_be_recorded_says_what_to_do_and_want_of_memory_stays_what_i
     for error, expected in (
         (RuntimeError("asked"), "pass cuda_graph=False"),
         (torch.OutOfMemoryError("full"), "full"),
+        (ZeroDivisionError("by zero"), "by zero"),
     ):
 
         def function(x, error=error):
@@ -153,11 +154,10 @@ def test_what_cannot_be_recorded_says_what_to_do_and_want_of_memory_stays_what_i
             return (x,)
 
         replay = graphs.Replay(function)
-        Graph.recording = None
         with pytest.raises(type(error), match=expected):
             for _ in range(3):
                 replay(torch.ones(2))
-        Graph.recording = None
+        assert Graph.recording is None and not graphs._STREAMS  # the next one is recorded on another stream
 
 
 @gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from itertools import pairwise
 
 import pytest
@@ -256,15 +257,28 @@ def addresses(model):
 
 
 class Viewing(nn.Module):
-    """A network that takes its feature maps apart with `view`, which asks for channels first."""
+    """A network that takes its feature maps apart with `view`, which asks for channels first.
 
-    def __init__(self):
+    BatchNorm before it counts its calls, dropout draws random numbers.
+    """
+
+    def __init__(self, maps=4):
         super().__init__()
-        self.conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 4, 3))
-        self.linear = nn.Linear(4 * 24 * 24, 10)
+        self.conv = nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Conv2d(2, maps, 3)
+        )
+        self.linear = nn.Linear(maps * 24 * 24, 10)
 
     def forward(self, x):
         return self.linear(self.conv(x).view(len(x), -1))
+
+
+class ViewingMany(Viewing):
+    """Of one image it can be called: an axis of length one may be viewed away."""
+
+    def forward(self, x):
+        maps = self.conv(x)
+        return self.linear(maps.view(1, -1, *maps.shape[2:]).reshape(len(x), -1))
 
 
 @pytest.fixture
@@ -277,20 +291,20 @@ def test_feature_maps_have_their_channels_last_within_the_block_and_hold_the_sam
     model = CNN()
     features, logits = model.features(x), model(x)
     assert features.is_contiguous()
-    with channels_last(model, x):
-        found = model.features(x)
+    with channels_last(model) as call:
+        found = call(model.features, x)
         assert found.is_contiguous(memory_format=torch.channels_last) and not found.is_contiguous()
         torch.testing.assert_close(found, features)
-        torch.testing.assert_close(model(x), logits)
+        torch.testing.assert_close(call(model, x), logits)
     assert torch.equal(model(x), logits)
 
 
 @pytest.mark.parametrize("error", [None, ZeroDivisionError])
-def test_afterwards_parameters_lie_where_they_did_with_the_values_they_have_by_then(x, onednn, error):
+def test_afterwards_parameters_lie_where_they_did_with_the_values_they_have_by_then(onednn, error):
     model = CNN()
     kept, lay, at = list(model.parameters()), strides(model), addresses(model)
     values = [p.detach().clone() for p in kept]
-    with pytest.raises(error) if error else contextlib.nullcontext(), channels_last(model, x):
+    with pytest.raises(error) if error else contextlib.nullcontext(), channels_last(model):
         assert strides(model) != lay
         with torch.no_grad():
             for parameter in model.parameters():
@@ -307,58 +321,86 @@ def test_gradients_lie_as_their_parameters_do(x, onednn, within):
     model = CNN()
     if not within:
         model(x).sum().backward()
-    with channels_last(model, x):
+    with channels_last(model) as call:
         if within:
-            model(x).sum().backward()
+            call(model, x).sum().backward()
         expected = [p.grad.clone() for p in model.parameters()]
         assert all(p.grad.stride() == p.stride() for p in model.parameters())
     assert all(p.grad.stride() == p.stride() for p in model.parameters())
     assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), expected, strict=True))
 
 
-def test_a_model_that_views_its_feature_maps_is_left_as_it_is(x, onednn):
-    model = Viewing()
-    lay, logits = strides(model), model(x)
-    with channels_last(model, x):
+@pytest.mark.parametrize("kind", [Viewing, ViewingMany])
+def test_a_model_that_views_its_feature_maps_is_called_as_it_is_and_nothing_tells_that_it_was_tried(
+    x, onednn, kind
+):
+    torch.manual_seed(0)
+    model = kind().train()
+    twin, lay = copy.deepcopy(model), strides(model)
+    torch.manual_seed(1)
+    wanted = [twin(x), twin(x)]
+    torch.manual_seed(1)
+    with channels_last(model) as call:
+        assert strides(model) != lay
+        found = [call(model, x), call(model, x)]
         assert strides(model) == lay
-        assert torch.equal(model(x), logits)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    for mine, other in zip(model.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(mine, other)
     with pytest.raises(RuntimeError, match="view"):
         model.to(memory_format=torch.channels_last)(x)  # it could not have been called otherwise
 
 
-def test_the_first_image_leaves_no_trace_on_a_model_in_training(x, onednn):
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3)).train()
-    before, lay = model[1].running_mean.clone(), strides(model)
-    with channels_last(model, x):
-        assert all(modes(model)) and strides(model) != lay
-    assert torch.equal(model[1].running_mean, before) and not model[1].num_batches_tracked
+def test_models_that_share_a_layer_lie_alike_and_where_one_views_neither_is_laid(x, onednn):
+    one, other = CNN(), Viewing()
+    other.conv[0] = one.body[0] = nn.Conv2d(1, 2, 3, padding=1)
+    one.body[3], other.linear = nn.Conv2d(2, 16, 3, padding=1), nn.Linear(4 * 26 * 26, 10)
+    lay = strides(one), strides(other)
+    with channels_last(one, other) as call:
+        call(lambda x: (one(x), other(x)), x)
+        assert (strides(one), strides(other)) == lay
+        one(x), other(x)
+    assert (strides(one), strides(other)) == lay
 
 
-def test_nothing_is_done_and_no_image_shown_where_nothing_is_won(x, monkeypatch):
-    def nobody_calls(*_):
-        raise AssertionError
+def test_an_error_that_is_not_the_layout_s_is_told_as_it_is(x, onednn):
+    model = CNN()
+    with channels_last(model) as call, pytest.raises(RuntimeError, match="channels"):
+        call(model, x.expand(-1, 3, -1, -1))
 
-    def untouched(model, x):
-        model.register_forward_pre_hook(nobody_calls)
+
+def test_no_image_is_shown_to_a_model_but_those_it_is_called_with(x, onednn):
+    model, seen = CNN().train(), []
+    model.register_forward_hook(lambda module, given, result: seen.append(len(given[0])))
+    with channels_last(model) as call:
+        call(model, x)
+        call(model, x[:1])
+        assert all(modes(model))
+    assert seen == [len(x), 1]
+
+
+def test_nothing_is_laid_where_nothing_is_won(monkeypatch):
+    def untouched(model):
         at = addresses(model)
-        with channels_last(model, x):
+        with channels_last(model):
             return addresses(model) == at
 
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert untouched(FullyConnected(), x)
-    assert untouched(CNN().to(memory_format=torch.channels_last), x)
-    assert untouched(CNN(), x[:0])
-    assert untouched(CNN(), x.to("meta"))  # images elsewhere
+    assert untouched(FullyConnected())
+    assert untouched(CNN().to(memory_format=torch.channels_last))
+    assert untouched(CNN().to("meta"))  # stands for a GPU
+    assert not untouched(CNN())
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert untouched(CNN(), x)
+    assert untouched(CNN())
 
 
 def test_blocks_may_be_nested_and_the_outer_one_ends_the_layout(x, onednn):
     model = CNN()
     lay = strides(model)
-    with channels_last(model, x):
+    with channels_last(model):
         within = strides(model)
-        with channels_last(model, x):
+        with channels_last(model) as call:
+            call(model, x)
             assert strides(model) == within
         assert strides(model) == within != lay
     assert strides(model) == lay

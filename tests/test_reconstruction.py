@@ -186,7 +186,7 @@ def test_attack_rows_are_the_attacks_on_each_objective_of_equation_10(rows, trai
             if name == "fgsm":
                 x_adv = attacks.fgsm(loss, x, attacks.Linf(0.1))
             else:
-                x_adv = attacks.pgd(loss, x, attacks.Linf(0.1), 4, generator=generator.manual_seed(0))
+                x_adv = attacks.pgd(loss, x, attacks.Linf(0.1), steps=4, generator=generator.manual_seed(0))
             with torch.no_grad():
                 survived.append(right(trained(x_adv), y))
             row = next(

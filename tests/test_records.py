@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import dnabook
-from dnabook import data, records
+from dnabook import data, records, training
 from dnabook.experiments import Context
 from dnabook.records import Checkpoint, MissingTrials, Record, RecordError
 from dnabook.training import quiet
@@ -101,11 +101,11 @@ def test_make_runs_only_the_seeds_that_the_record_lacks(fake):
     assert [trial["seed"] for trial in saved()["trials"]] == [1, 1, 3, 3]
 
 
-def test_get_computes_a_missing_record_and_reads_a_present_one(fake):
+def test_make_computes_a_missing_record_and_reads_a_present_one(fake):
     options = {"device": "cpu", "progress": quiet}
-    first = records.get("made_up", **options)
+    first = records.make("made_up", **options)
     assert len(fake.runs) == 2
-    assert records.get("made_up", "smoke", **options) == first
+    assert records.make("made_up", "smoke", **options) == first
     assert len(fake.runs) == 2
 
 
@@ -283,7 +283,7 @@ def test_an_experiment_is_told_its_device_and_progress_and_gets_checkpoints(fake
 
 def test_unknown_names_and_scales_are_refused_with_the_known_ones(fake, monkeypatch):
     with pytest.raises(ValueError, match="unknown experiment 'nothing'; known: made_up"):
-        records.get("nothing")
+        records.make("nothing")
     with pytest.raises(ValueError, match="unknown scale 'huge'; known: smoke, laptop, paper"):
         make("huge")
     monkeypatch.setenv("DNABOOK_SCALE", "tiny")
@@ -1071,6 +1071,31 @@ def test_a_trial_that_another_process_saved_meanwhile_is_not_made_again(fake):
     assert sorted(fake.runs) == [("blue", 0), ("red", 0)] and len(record.trials) == 2
 
 
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_none(tmp_path):
+    file = tmp_path / "state.pt"
+    file.mkdir()  # there, and unreadable, whoever reads
+    with pytest.raises(OSError):
+        Checkpoint(file).load()
+
+
+def test_trials_that_another_process_is_making_come_last_and_are_taken_from_it(fake):
+    """While one is in its first trial another begins: it makes the second, and waits for the first."""
+    found = []
+    other = threading.Thread(target=lambda: found.append(make()))
+
+    def before(setting, seed, context):
+        if len(fake.runs) == 1:
+            other.start()
+            while len(fake.runs) < 2 and other.is_alive():
+                time.sleep(0.01)
+
+    fake.before = before
+    record = make()
+    other.join()
+    assert len(fake.runs) == len(set(fake.runs)) == len(record.trials) == 2
+    assert found[0].trials == record.trials
+
+
 def test_a_file_that_is_no_checkpoint_of_ours_counts_as_none(tmp_path):
     torch.save({"epochs": 3}, tmp_path / "state.pt")
     assert Checkpoint(tmp_path / "state.pt").load() is None
@@ -1079,10 +1104,10 @@ def test_a_file_that_is_no_checkpoint_of_ours_counts_as_none(tmp_path):
 def test_a_trial_on_a_gpu_has_repeatable_float32_convolutions():
     settings = torch.backends.cudnn
     before = settings.deterministic, settings.allow_tf32, settings.benchmark
-    with records._repeatable(torch.device("cuda")):
+    with training.repeatable(torch.device("cuda")):
         assert settings.deterministic and not settings.allow_tf32 and not settings.benchmark
     assert (settings.deterministic, settings.allow_tf32, settings.benchmark) == before
-    with records._repeatable(torch.device("cpu")):
+    with training.repeatable(torch.device("cpu")):
         assert (settings.deterministic, settings.allow_tf32, settings.benchmark) == before
 
 

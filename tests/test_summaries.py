@@ -105,6 +105,15 @@ def test_a_misspelt_name_is_not_passed_over(query, record):
         query(record, arm="regular", weight=0.1)
 
 
+def test_images_that_both_misread_are_counted_over_all_that_both_had_read():
+    rows = [counts(0.1, 1, 5, 10, 3, 4), counts(0.1, 2, 9, 10, 6, 8)]
+    rows = [{**row, "n_clean": n} for row, n in zip(rows, (12, 10), strict=True)]
+    record = Record("transfer", "smoke", {}, [trial(0, "regular", [0.9, 1.0], rows)])
+    found = summaries.both_misread_by_seed(record, arm="regular", epsilon=0.1)
+    assert found == {0: pytest.approx((3 / 12 + 6 / 10) / 2)}
+    assert summaries.both_misread_by_seed(record, source=2) == {0: pytest.approx(0.6)}
+
+
 def test_rank_correlation_is_taken_within_each_seed():
     # Within each seed transfer falls with distance; across seeds it would rise.
     trials = [

@@ -306,6 +306,48 @@ def test_a_checkpoint_is_resumed_by_a_model_that_lies_otherwise_in_memory(convol
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-3)
 
 
+def test_a_model_that_cannot_lie_so_resumes_as_if_never_interrupted(mnist_train, monkeypatch):
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(1, 4, 3), nn.Linear(4 * 26 * 26, 10)
+
+        def forward(self, x):
+            return self.linear(self.conv(x).view(len(x), -1))
+
+    def begin():
+        torch.manual_seed(0)
+        return classification(Views()), Batches(mnist_train[:200], 60, seed=0)
+
+    onednn(monkeypatch, False)
+    expected, checkpoint = run(begin()), Memory()
+    onednn(monkeypatch, True)
+    assert_identical(run(begin()), expected)
+    with pytest.raises(Interrupted):
+        run(begin(), progress=stopping(3), checkpoint=checkpoint)
+    assert_identical(run(begin(), checkpoint=checkpoint), expected)
+
+
+def test_parameters_that_two_models_share_are_updated_once_a_step(mnist_train):
+    def begin():
+        torch.manual_seed(0)
+        one, other = CNN(), CNN()
+        other.body = one.body
+        return classification(one, other), Batches(mnist_train[:200], 60, seed=0)
+
+    objective, batches = begin()
+    assert len(objective.parameters()) == len(set(objective.parameters())) == 4 + 2 * 4  # a body, two tails
+    twice = [p for model in objective.models for p in model.parameters()]
+    history = fit(objective, twice, batches, epochs=2)
+    assert history == run(begin(), epochs=2)[0]
+
+
+def test_there_must_be_something_to_train(mnist_train):
+    objective = classification(CNN())
+    with pytest.raises(ValueError, match="no parameters"):
+        fit(objective, [], Batches(mnist_train[:200], 60), epochs=1)
+
+
 def test_a_finished_run_is_loaded_without_training(start):
     checkpoint = Memory()
     expected = run(start(), checkpoint=checkpoint)

@@ -6,14 +6,13 @@ had, coloured MNIST digits of its shape stand in, and the record says so.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from dnabook import data
+from dnabook import data, training
 from dnabook.autoencoders import Reconstructor
 from dnabook.experiments import Context
 from dnabook.experiments.reconstruction import ARMS, Training, as_run, examine, train
@@ -74,17 +73,8 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         raise data.DownloadError(
             f"training images are {images.name}, test images {test.name}: CIFAR-10 came in between; run again"
         )
-    with fast_convolutions():
+    with training.fast_convolutions():
         return _run(config, setting, seed, context, images, test)
-
-
-def fast_convolutions() -> contextlib.AbstractContextManager:
-    """On a GPU: convolutions in TF32 (ten bits, as float16), by algorithms that may add in any order.
-
-    So a trial of this experiment does not repeat bit for bit there. The others' do.
-    """
-    now = torch.backends.cudnn
-    return now.flags(enabled=now.enabled, benchmark=now.benchmark, deterministic=False, allow_tf32=True)
 
 
 def _run(
