@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from scipy import special
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from dnabook import regression
 from dnabook.models import channels_last, evaluating
@@ -79,6 +80,31 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """
     check_labels(x, y)
     return regression.double(predictions(model, x) == y).mean().item()
+
+
+def gradient_cosine(model1: nn.Module, model2: nn.Module, x: Tensor, y: Tensor) -> float:
+    """How far two models' losses rise in the same direction of the image: the mean cosine, in [−1, 1].
+
+    x: (N, C, H, W);  y: (N,). The gradients are those of each image's cross-entropy, in eval mode; an image
+    whose gradient is 0 in one of the models counts as 0. Demontis et al. (2019) explain transfer by it.
+    Raises ValueError unless there is one label for each image, and for images that are not floating point.
+    """
+    _check_floating(x)
+    check_labels(x, y)
+    cosines = [
+        torch.cosine_similarity(*(_directions(model, *part) for model in (model1, model2)))
+        for part in zip(x.split(500), y.split(500), strict=True)
+    ]
+    return regression.double(torch.cat(cosines)).mean().item()
+
+
+def _directions(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of each image's loss, (N, D), its largest entry scaled to 1: a sure model's are tiny."""
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad(), evaluating(model), channels_last(model) as call:
+        (gradient,) = torch.autograd.grad(cross_entropy(call(model, leaf), y, reduction="sum"), leaf)
+    gradient = gradient.flatten(1)
+    return gradient / gradient.abs().amax(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 # --- Linear predictability: Eqs. 6 and 7 ---------------------------------------------------------

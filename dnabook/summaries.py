@@ -111,6 +111,12 @@ def predictability(record: Record, reading: str = "heldout", **where: Any) -> Me
     return over(_reading_by_seed(record, reading, where))
 
 
+def relation_by_seed(record: Record, reading: str, **where: Any) -> BySeed:
+    """Of `strangers`, "heldout" R² or "gradient_cosine" from `source_arm` to `target_arm`, by seed."""
+    rows = _trials(record, where).rows("relation", **where)
+    return by_seed((row["seed"], row[reading]) for row in rows)
+
+
 def heldout_by_seed(record: Record, **where: Any) -> BySeed:
     """Held-out R² of each matching pair; `source` is that of `predictability`."""
     return _reading_by_seed(record, "heldout", where)

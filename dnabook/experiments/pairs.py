@@ -71,6 +71,7 @@ def train(how: Training, architecture: str, arm: str, seed: int, context: Contex
             continue
         objective = losses.decorrelation(*pair, correlation_weight=weight, variant=how.variant)
         settings = {**dataclasses.asdict(how), "architecture": architecture, "arm": arm, "stage": number}
+        settings["drawn_from"] = seed  # which need not be the trial's
         stage = training.fit(
             objective,
             objective.parameters(),
@@ -134,14 +135,20 @@ def transfer_rows(
         method = attack(name, epsilon, images, steps=steps, seed=seed)
         x_adv = attacks.craft(method, pair[source - 1], x, y)
         fooled, wrong = (measures.predictions(pair[i - 1], x_adv) != y for i in (source, target))
-        rows.append({
-            "attack": name, "epsilon": epsilon, "source": source, "target": target,
-            "source_fooled": int(fooled.sum()), "both_fooled": int((fooled & wrong).sum()),
-            "source_fooled_clean": int((fooled & clean).sum()),
-            "both_fooled_clean": int((fooled & wrong & clean).sum()),
-            "target_wrong": int(wrong.sum()), "n": len(y), "n_clean": int(clean.sum()),
-        })  # fmt: skip
+        where = {"attack": name, "epsilon": epsilon, "source": source, "target": target}
+        rows.append({**where, **counted(fooled, wrong, clean)})
     return rows
+
+
+def counted(fooled: Tensor, wrong: Tensor, clean: Tensor) -> dict[str, int]:
+    """The counts of `transfer_rows` from three flags of each image, (N,): the source misreads it, the target
+    does, and both read it correctly before the attack."""
+    return {
+        "source_fooled": int(fooled.sum()), "both_fooled": int((fooled & wrong).sum()),
+        "source_fooled_clean": int((fooled & clean).sum()),
+        "both_fooled_clean": int((fooled & wrong & clean).sum()),
+        "target_wrong": int(wrong.sum()), "n": len(fooled), "n_clean": int(clean.sum()),
+    }  # fmt: skip
 
 
 def accuracies(pair: Pair, images: Images) -> list[float]:
