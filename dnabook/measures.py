@@ -99,10 +99,15 @@ def gradient_cosine(model1: nn.Module, model2: nn.Module, x: Tensor, y: Tensor) 
 
 
 def _directions(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of each image's loss, (N, D), its largest entry scaled to 1: a sure model's are tiny."""
+    """The gradient of each image's loss, (N, D), its largest entry scaled to 1: a sure model's are tiny.
+
+    The loss is in float64. In float32 a probability above 1 − 10⁻⁷ is 1, and its part of the gradient 0.
+    """
     leaf = x.detach().requires_grad_()
     with torch.enable_grad(), evaluating(model), channels_last(model) as call:
-        (gradient,) = torch.autograd.grad(cross_entropy(call(model, leaf), y, reduction="sum"), leaf)
+        logits = regression.double(call(model, leaf))
+        loss = cross_entropy(logits, y.to(logits.device), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, leaf)
     gradient = gradient.flatten(1)
     return gradient / gradient.abs().amax(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
 

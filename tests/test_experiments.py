@@ -18,6 +18,7 @@ from dnabook.experiments import (
     feature_correlation,
     pairs,
     parameter_distance,
+    strangers,
     transfer,
     variants,
 )  # fmt: skip
@@ -454,6 +455,74 @@ def test_each_variant_of_the_errata_trains_with_its_own_loss(variant, arm, monke
     with pytest.raises(KeyboardInterrupt):
         variants.run(variants.Config(), {"architecture": "cnn", "variant": variant}, 2, CPU)
     assert asked == [(None if arm == "regular" else variant, "cnn", arm, 2)]
+
+
+# --- Strangers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strangers_record(smoke):
+    return smoke("strangers")
+
+
+def test_attacks_pass_both_ways_between_the_models_of_every_two_arms(strangers_record):
+    config = strangers.SCALES["smoke"]
+    cells = [
+        (source, target, *direction)
+        for source in config.arms for target in config.arms for direction in pairs.DIRECTIONS
+    ]  # fmt: skip
+    (trial,) = strangers_record.trials
+    for table, epsilons in (("relation", [None]), ("transfer", config.epsilons)):
+        found = [
+            (r.get("epsilon"), r["source_arm"], r["target_arm"], r["source"], r["target"])
+            for r in trial["values"][table]
+        ]
+        assert sorted(found, key=str) == sorted(((e, *c) for e in epsilons for c in cells), key=str)
+    for row in trial["values"]["transfer"]:
+        assert row["both_fooled_clean"] <= row["source_fooled_clean"] <= row["n_clean"] <= row["n"] == 250
+        assert row["both_fooled"] <= min(row["source_fooled"], row["target_wrong"])
+    for row in trial["values"]["relation"]:
+        assert row["heldout"] <= 1 and -1 <= row["gradient_cosine"] <= 1
+
+
+def test_a_pair_s_own_cells_are_those_of_figure_3(strangers_record, transfer_record):
+    config = strangers.SCALES["smoke"]
+    mine = [
+        r for r in strangers_record.trials[0]["values"]["transfer"]
+        if (r["source_arm"], r["target_arm"]) == ("regular", "regular")
+    ]  # fmt: skip
+    trial = transfer_record.find({"architecture": "cnn", "arm": "regular"}, 0)
+    assert strangers_record.trials[0]["values"]["accuracy"][:2] == trial["values"]["accuracy"]
+    assert len(mine) == 2 and all(r["n"] == config.test_images for r in mine)
+
+
+def test_strangers_share_neither_weights_nor_batches_with_the_others(monkeypatch):
+    asked = []
+
+    def stop(how, architecture, arm, seed, context):
+        asked.append((how.variant, architecture, arm, seed))
+        return pairs.new_pair(architecture, seed, context), {}
+
+    monkeypatch.setattr(strangers, "train", stop)
+    config = strangers.Config(epsilons=(), feature_images=100, test_images=50)
+    strangers.run(config, {"architecture": "cnn"}, 3, CPU)
+    assert asked == [
+        ("released", "cnn", "regular", 3), ("released", "cnn", "decorrelated_late", 3),
+        ("corrected", "cnn", "decorrelated", 3), ("released", "cnn", "regular", 1003),
+    ]  # fmt: skip
+
+
+def test_a_pair_of_another_seed_has_checkpoints_of_its_own():
+    """The trial's seed does not tell them apart: both pairs belong to one trial."""
+    keys = []
+
+    def checkpoint(**key):
+        keys.append(key)
+
+    how = dataclasses.replace(pairs.TRAINING["smoke"], epochs=1, plain_epochs=0, train_images=200)
+    for seed in (0, 1000):
+        pairs.train(how, "cnn", "regular", seed, CPU._replace(checkpoint=checkpoint))
+    assert keys[0] != keys[1]
 
 
 # --- λ as a dial ---------------------------------------------------------------------------------

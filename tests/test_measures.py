@@ -352,6 +352,47 @@ def test_cka_of_constant_features_is_nan_and_of_three_rows_refused():
         measures.cka(torch.rand(3, 2), torch.rand(3, 2))
 
 
+# --- Gradients of the input ----------------------------------------------------------------------
+
+
+def reader(*rows):
+    """A classifier of two pixels, linear, so that its gradient is known: Wᵀ(p − 1_y)."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, len(rows), bias=False))
+    model[1].weight.data = torch.tensor(rows)
+    return model
+
+
+def test_the_cosine_of_gradients_by_hand():
+    """With two classes the gradient points along the rows' difference, (−1, 1) against (0, 1) say."""
+    x, y = torch.rand(700, 1, 1, 2), torch.arange(700) % 2  # more than one slice
+    one, other = reader([1.0, 0.0], [0.0, 1.0]), reader([0.0, 0.0], [0.0, 1.0])
+    assert measures.gradient_cosine(one, other, x, y) == pytest.approx(1 / math.sqrt(2), abs=1e-6)
+    assert measures.gradient_cosine(one, one, x, y) == pytest.approx(1, abs=1e-6)
+    opposite = reader([0.0, 1.0], [1.0, 0.0])
+    assert measures.gradient_cosine(one, opposite, x, y) == pytest.approx(-1, abs=1e-6)
+
+
+def test_a_gradient_of_any_size_has_a_direction_and_one_of_zero_none():
+    x, y = torch.ones(4, 1, 1, 2), torch.zeros(4, dtype=torch.long)
+    one, sure = reader([1.0, 0.0], [0.0, 1.0]), reader([40.0, 0.0], [0.0, -20.0])  # wrong by e⁻⁶⁰
+    assert measures.gradient_cosine(one, sure, x, y) == pytest.approx(0.316228, abs=1e-5)  # (−1, 1), (−2, −1)
+    assert measures.gradient_cosine(one, reader([1.0, 1.0], [1.0, 1.0]), x, y) == 0
+
+
+def test_gradients_are_taken_in_eval_mode_and_leave_none_behind():
+    models = [CNN(), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10)).train()]
+    x, y = torch.rand(6, 1, 28, 28), torch.arange(6)
+    before = models[1][1].running_mean.clone()
+    found = measures.gradient_cosine(*models, x, y)
+    assert found == pytest.approx(measures.gradient_cosine(models[1], models[0], x, y), abs=1e-6)
+    assert models[1].training and torch.equal(models[1][1].running_mean, before)
+    assert all(p.grad is None for model in models for p in model.parameters()) and not x.requires_grad
+    with pytest.raises(ValueError, match="labels"):
+        measures.gradient_cosine(*models, x, y[:3])
+    with pytest.raises(ValueError, match="floating"):
+        measures.gradient_cosine(*models, x.byte(), y)
+
+
 # --- Parameter distance --------------------------------------------------------------------------
 
 

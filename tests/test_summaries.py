@@ -114,6 +114,18 @@ def test_images_that_both_misread_are_counted_over_all_that_both_had_read():
     assert summaries.both_misread_by_seed(record, source=2) == {0: pytest.approx(0.6)}
 
 
+def test_a_relation_is_the_mean_of_both_directions_between_two_arms():
+    rows = [
+        {"source_arm": "a", "target_arm": target, "source": s, "target": 3 - s, "heldout": value}
+        for target, s, value in (("a", 1, 0.9), ("a", 2, 0.7), ("b", 1, 0.1))
+    ]
+    one = trial(4, "regular", [0.9, 1.0], [])
+    one["values"]["relation"] = rows
+    record = Record("strangers", "smoke", {}, [one])
+    found = summaries.relation_by_seed(record, "heldout", source_arm="a", target_arm="a")
+    assert found == {4: pytest.approx(0.8)}
+
+
 def test_rank_correlation_is_taken_within_each_seed():
     # Within each seed transfer falls with distance; across seeds it would rise.
     trials = [
