@@ -483,6 +483,25 @@ def _cost(record: Record) -> Judgement:
     return Judgement(text, min(loss.n for loss in losses), worst(within))
 
 
+def _of_the_pair(record: Record) -> Judgement:
+    """Does transfer within a pair fall by more than what each of its networks loses with strangers?"""
+    kept, texts, falls = summaries.healthy(record), [], []
+    for arm, label in (("decorrelated_late", "late"), ("corrected", "corrected")):
+        if arm not in record.config["arms"]:
+            return Judgement("these pairs are not recorded at this scale", 0, OPEN)
+        for epsilon in record.config["epsilons"]:
+            shares = summaries.shares_of_the_change(kept, arm, epsilon)
+            within, left = (
+                summaries.over({seed: -value for seed, value in by.items()})
+                for by in (shares.within, shares.pair)
+            )
+            falls.append(left)
+            texts.append(f"{_points(left)} of {_points(within)} at {epsilon:.2f} ({label})")
+    return Judgement(
+        f"falls by {', '.join(texts)}", min(fall.n for fall in falls), worst(map(verdict, falls))
+    )
+
+
 def _not_robust(pairs: Record, variants: Record) -> Judgement:
     """Do the decorrelated arms of which most pairs live, attacked themselves, read next to nothing?"""
     arms = (
@@ -724,6 +743,8 @@ CLAIMS = (
           4, ("variants", "transfer"), _cut_corrected("cnn")),
     Claim("C6e", "… across fully connected networks trained with it (PGD-ℓ∞)", UNTESTED, 4,
           ("variants", "transfer"), _cut_corrected("fully_connected")),
+    Claim("C6f", "… across decorrelated CNNs by more than what each of them loses with unrelated networks",
+          UNTESTED, 4, ("strangers",), _of_the_pair),
     Claim("C6b", "It cuts transfer across fully connected networks (Fig. 3, PGD-ℓ∞)",
           "“considerable reduction”", 4, ("transfer",), _cut("fully_connected")),
     Claim("C7a", "The effect shrinks at large ε (Fig. 3)", "“diminished”", 4, ("transfer",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnabook import records
 from dnabook.experiments import NAMES
@@ -109,6 +109,35 @@ def predictability(record: Record, reading: str = "heldout", **where: Any) -> Me
     without it a pair counts once, with the mean of both.
     """
     return over(_reading_by_seed(record, reading, where))
+
+
+class Shares(NamedTuple):
+    """By how much an arm's transfer differs from that of regular networks in the same places, by seed.
+
+    within: in the arm's own pair.  attacked: one of its networks is attacked and a stranger reads.
+    reading: a stranger is attacked and one of its networks reads.  pair: within less both.
+    """
+
+    within: BySeed
+    attacked: BySeed
+    reading: BySeed
+    pair: BySeed
+
+
+def shares_of_the_change(record: Record, arm: str, epsilon: float) -> Shares:
+    """Of `strangers`: is it each network of an arm that transfers less, or the pair?"""
+
+    def change(*cell: str) -> BySeed:
+        before = ("stranger" if each == "stranger" else "regular" for each in cell)
+        new, old = (
+            transfer_by_seed(record, source_arm=source, target_arm=target, epsilon=epsilon)
+            for source, target in (cell, before)
+        )
+        return {seed: new[seed] - old[seed] for seed in new}
+
+    within, attacked, reading = change(arm, arm), change(arm, "stranger"), change("stranger", arm)
+    pair = {seed: within[seed] - attacked[seed] - reading[seed] for seed in within}
+    return Shares(within, attacked, reading, pair)
 
 
 def relation_by_seed(record: Record, reading: str, **where: Any) -> BySeed:

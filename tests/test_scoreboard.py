@@ -249,6 +249,31 @@ def test_dverge_must_end_lower_than_it_began_and_lower_than_plain_training(after
     assert claim("C9c").judge(record).verdict == NOT
 
 
+@pytest.mark.parametrize(
+    ("within", "expected"), [(30, REPRODUCED), (45, NOT), (60, NOT)]
+)  # falls by 40, by 25 and by 10 points, of which 25 are the networks' own
+def test_a_pair_must_lose_more_than_its_networks_lose_with_strangers(within, expected):
+    arms = ("regular", "decorrelated_late", "corrected", "stranger")
+    rates = {("regular", "regular"): 70, ("regular", "stranger"): 60, ("stranger", "regular"): 65}
+    for arm in arms[1:3]:
+        rates |= {(arm, arm): within, (arm, "stranger"): 40, ("stranger", arm): 60}
+    trials = []
+    for seed in (0, 1, 2):
+        rows = [
+            {"attack": "pgd-linf", "epsilon": 0.1, "source": s, "target": 3 - s, "source_arm": a,
+             "target_arm": b, "source_fooled_clean": 100,
+             "both_fooled_clean": rate - seed * (a == b == arms[0])}
+            for (a, b), rate in rates.items() for s in (1, 2)
+        ]  # fmt: skip
+        values = {"accuracy": [0.9] * 8, "transfer": rows}
+        trials.append({"setting": {"architecture": "cnn"}, "seed": seed, "values": values})
+    record = Record("strangers", "paper", {"arms": list(arms), "epsilons": [0.1]}, trials)
+    judged = claim("C6f").judge(record)
+    assert judged.verdict == expected and judged.n == 3
+    record.config["arms"] = ["regular", "stranger"]
+    assert claim("C6f").judge(record).verdict == OPEN
+
+
 def test_one_seed_leaves_every_claim_open(monkeypatch):
     record = autoencoders(autoencoder=(40,), dna=(60,))
     for trial in record.trials:

@@ -126,6 +126,23 @@ def test_a_relation_is_the_mean_of_both_directions_between_two_arms():
     assert found == {4: pytest.approx(0.8)}
 
 
+def test_a_change_is_shared_out_between_each_network_and_the_pair():
+    """From 70 % within regular pairs to 30: 20 and 5 of the 40 are lost with strangers already."""
+    rates = {
+        ("regular", "regular"): 70, ("regular", "stranger"): 60, ("stranger", "regular"): 65,
+        ("late", "late"): 30, ("late", "stranger"): 40, ("stranger", "late"): 60,
+    }  # fmt: skip
+    rows = [
+        {**counts(0.1, source, 0, 100, rate, 100), "source_arm": arms[0], "target_arm": arms[1]}
+        for arms, rate in rates.items()
+        for source in (1, 2)
+    ]
+    record = Record("strangers", "smoke", {}, [trial(0, "regular", [0.9, 1.0], rows)])
+    found = summaries.shares_of_the_change(record, "late", 0.1)
+    assert [round(100 * by[0]) for by in found] == [-40, -20, -5, -15]
+    assert found.pair[0] == pytest.approx(-0.15)
+
+
 def test_rank_correlation_is_taken_within_each_seed():
     # Within each seed transfer falls with distance; across seeds it would rise.
     trials = [
