@@ -109,9 +109,9 @@ def _share(unexplained: Tensor, epsilon: float) -> Tensor:
     return math.log1p(epsilon) - torch.log(unexplained + epsilon)
 
 
-def _check_variant(variant: str) -> None:
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is one of {', '.join(VARIANTS)}; got {variant!r}")
+def _check_variant(variant: str, known: tuple[str, ...] = VARIANTS) -> None:
+    if variant not in known:
+        raise ValueError(f"variant is one of {', '.join(known)}; got {variant!r}")
 
 
 # --- Objectives ----------------------------------------------------------------------------------
@@ -173,8 +173,10 @@ def decorrelation(
               "released": √(CE1² + CE2²) + λ L_R, as in the authors' code: at equal cross-entropies it weighs
               them by 0.71, so the same λ counts for more. L_R looks from model 1 to model 2.
               "printed": CE1 + CE2 + λ L_R, with Algorithm 1 as printed.
+              "summed": CE1 + CE2 + λ L_R, with the released correlation loss: it tells what the root does.
     """
-    _check_variant(variant)
+    _check_variant(variant, (*VARIANTS, "summed"))
+    looks = "released" if variant == "summed" else variant
 
     def terms(x: Tensor, y: Tensor) -> Terms:
         z1, z2 = model1.features(x), model2.features(x)
@@ -183,7 +185,7 @@ def decorrelation(
         loss = torch.linalg.vector_norm(pair) if variant == "released" else pair.sum()
         if not correlation_weight:
             return _named(loss, each)
-        correlation = correlation_loss(z1, z2, variant=variant)
+        correlation = correlation_loss(z1, z2, variant=looks)
         return _named(loss + correlation_weight * correlation, each, correlation=correlation)
 
     return Objective((model1, model2), terms)
