@@ -443,7 +443,7 @@ def test_the_released_variant_is_figure_3_s_decorrelated_pair(variants_record, t
 
 @pytest.mark.parametrize("variant, arm", [
     ("none", "regular"), ("printed", "decorrelated"), ("released", "decorrelated"),
-    ("corrected", "decorrelated"),
+    ("corrected", "decorrelated"), ("summed", "decorrelated"),
 ])  # fmt: skip
 def test_each_variant_of_the_errata_trains_with_its_own_loss(variant, arm, monkeypatch):
     asked = []

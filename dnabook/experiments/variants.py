@@ -33,7 +33,7 @@ TITLE = "Printed, released and corrected: the loss of Eq. 9 and the ℓ2 attacks
 class Config:
     training: Training = field(default_factory=Training)
     architectures: tuple[str, ...] = ("cnn", "fully_connected")
-    variants: tuple[str, ...] = ("none", "printed", "released", "corrected")
+    variants: tuple[str, ...] = ("none", "printed", "released", "summed", "corrected")
     epsilons: tuple[float, ...] = (0.05, 0.10, 0.15)
     steps: int = 40
     feature_images: int = 10_000
