@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dnabook import records
@@ -102,6 +102,11 @@ def rate(row: dict[str, Any], *, conditioned: bool = True) -> float:
     return row[f"both_fooled{suffix}"] / fooled if fooled else math.nan
 
 
+def misread(row: dict[str, Any]) -> float:
+    """The share of all attacks that the target misreads, as Figure 1's legend counts transfer."""
+    return row["target_wrong"] / row["n"]
+
+
 def predictability(record: Record, reading: str = "heldout", **where: Any) -> MeanInterval:
     """A reading of R² ("heldout", "in_sample", "batch_in_sample", "chance_floor", …) over matching pairs.
 
@@ -124,18 +129,22 @@ class Shares(NamedTuple):
     pair: BySeed
 
 
-def shares_of_the_change(record: Record, arm: str, epsilon: float) -> Shares:
-    """Of `strangers`: is it each network of an arm that transfers less, or the pair?"""
+def shares_of_the_change(record: Record, arm: str, epsilon: float, *, others: str = "stranger") -> Shares:
+    """Of `strangers`: is it each network of an arm that transfers less, or the pair?
+
+    others: with whom its networks are tried; "regular" for the regular pair of the seed, which shares initial
+    weights and batches with the arm's.
+    """
 
     def change(*cell: str) -> BySeed:
-        before = ("stranger" if each == "stranger" else "regular" for each in cell)
+        before = (others if each == others else "regular" for each in cell)
         new, old = (
             transfer_by_seed(record, source_arm=source, target_arm=target, epsilon=epsilon)
             for source, target in (cell, before)
         )
         return {seed: new[seed] - old[seed] for seed in new}
 
-    within, attacked, reading = change(arm, arm), change(arm, "stranger"), change("stranger", arm)
+    within, attacked, reading = change(arm, arm), change(arm, others), change(others, arm)
     pair = {seed: within[seed] - attacked[seed] - reading[seed] for seed in within}
     return Shares(within, attacked, reading, pair)
 
@@ -196,6 +205,20 @@ def _same_attack(rows: list[dict[str, Any]], attack: str, epsilon: float) -> lis
     return found
 
 
+def quality_by_seed(record: Record, reading: str, part: int | None = None, **where: Any) -> BySeed:
+    """An autoencoder on clean images, by seed: "mse", "heldout" R² of the codes, "live_units".
+
+    part: 0 for the first path, or for R² from the first code to the second, 1 for the other; None for the
+    mean of both. Seeds without such a reading drop out: one neck has no R² of codes.
+    """
+    found = {}
+    for trial in _trials(record, where).trials:
+        values = trial["values"]["quality"].get(reading)
+        if values is not None:
+            found[trial["seed"]] = mean(values) if part is None else values[part]
+    return found
+
+
 def order(effect: MeanInterval, below: str = "below", level: str = "level with", above: str = "above") -> str:
     """Where the first of two arms lies, in a word, by the interval of their `difference`.
 
@@ -215,20 +238,50 @@ def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:
     return f"**{order(gap)}** {name} ({percent(gap).removesuffix(' %')} points)"
 
 
-def rank_correlation(record: Record, epsilon: float, confidence: float = 0.95) -> MeanInterval:
+def rank_correlation(
+    record: Record, epsilon: float, confidence: float = 0.95, *, of: Callable[[dict[str, Any]], float] = rate
+) -> MeanInterval:
     """Spearman's ρ between a pair's parameter distance and its transfer at ε, within each seed, over seeds.
 
     Pairs of one seed share their initial weights and batches and differ only in D_t; seeds are independent.
+    of: what is counted in a row of counts, `rate` or `misread`.
     """
     from scipy import stats  # as in `measures.wilson_interval`
 
     rhos = []
     for seed in record.seeds:
         trials = [t["values"] for t in record.trials if t["seed"] == seed and not _collapsed(t)]
-        transfers = [mean([rate(r) for r in t["transfer"] if r["epsilon"] == epsilon]) for t in trials]
+        transfers = [mean([of(r) for r in t["transfer"] if r["epsilon"] == epsilon]) for t in trials]
         if len(trials) > 2:
             rhos.append(float(stats.spearmanr([t["distance"] for t in trials], transfers).statistic))
     return mean_interval(rhos, confidence)
+
+
+def relation_rank_correlation(
+    record: Record, reading: str, epsilon: float, *, back: bool = False
+) -> MeanInterval:
+    """Of `strangers`: Spearman's ρ of a reading with transfer at ε, over all ordered pairs of arms of a seed.
+
+    reading: of `relation_by_seed`, from the network that is attacked to the one that reads; back: the other
+    way round. Taken within each seed, then averaged over seeds.
+    """
+    from scipy import stats  # as in `measures.wilson_interval`
+
+    arms = record.config["arms"]
+    cells = [{"source_arm": source, "target_arm": target} for source in arms for target in arms]
+    found = [
+        (
+            relation_by_seed(record, reading, **(_turned(cell) if back else cell)),
+            transfer_by_seed(record, epsilon=epsilon, **cell),
+        )
+        for cell in cells
+    ]
+    columns = ([(related[seed], rates[seed]) for related, rates in found] for seed in record.seeds)
+    return mean_interval([float(stats.spearmanr(*zip(*each, strict=True)).statistic) for each in columns])
+
+
+def _turned(cell: dict[str, str]) -> dict[str, str]:
+    return {"source_arm": cell["target_arm"], "target_arm": cell["source_arm"]}
 
 
 def percent(value: MeanInterval | float) -> str:

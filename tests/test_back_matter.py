@@ -186,12 +186,40 @@ def test_an_answer_names_verdict_number_and_scale(committed):
     assert f"**{judged.verdict}**" in text and f"(n = {judged.n}), {scale} scale" in text
 
 
-def test_the_finding_says_nothing_of_pairs_that_did_not_survive(committed, monkeypatch):
+def test_the_finding_counts_the_pairs_that_did_not_survive(committed, monkeypatch):
     monkeypatch.setattr(records, "best", lambda name: records.load(name, "laptop"))
-    lost, of = summaries.collapsed(
-        records.best("feature_correlation"), architecture="cnn", arm="decorrelated"
-    )
+    features = records.best("feature_correlation")
+    lost, of = summaries.collapsed(features, architecture="cnn", arm="decorrelated")
+    later, _ = summaries.collapsed(features, architecture="cnn", arm="decorrelated_late")
     line = scoreboard.finding().split("\n")[1]
-    assert f"In {lost} of {of} CNN pairs" in line and "laptop scale" in line
-    assert ("In the other" in line) == (lost < of)
-    assert re.search(r"Switched on late, in \d pairs?, the loss lowers R² by", line)
+    assert f"leaves {lost} of {of} CNN pairs" in line and "laptop scale" in line
+    assert f"Switched on late it does so to {later}, and lowers predictability" in line
+
+
+@pytest.mark.parametrize("reading, much", [(60, "Most"), (68, "Part")])
+def test_the_finding_says_most_of_a_fall_only_where_less_than_half_is_the_pairs(reading, much, monkeypatch):
+    """From 70 % within regular pairs to 30: 20 points, and 5 or 0, are lost with strangers already."""
+    rates = {
+        ("regular", "regular"): 70, ("regular", "stranger"): 60, ("stranger", "regular"): 68,
+        ("corrected", "corrected"): 30, ("corrected", "stranger"): 45, ("stranger", "corrected"): reading,
+    }  # fmt: skip
+    rows = [
+        {
+            "source_arm": s,
+            "target_arm": t,
+            "epsilon": 0.10,
+            "both_fooled_clean": n,
+            "source_fooled_clean": 100,
+        }
+        for (s, t), n in rates.items()
+    ]
+    trials = [
+        {"setting": {}, "seed": seed, "values": {"accuracy": [1.0, 1.0], "transfer": rows}} for seed in (0, 1)
+    ]
+    record = records.Record("strangers", "paper", {"arms": ["regular", "corrected"]}, trials)
+    monkeypatch.setattr(records, "evidence", lambda *names: "paper")
+    monkeypatch.setattr(records, "current", lambda name, scale: record)
+    ((_, text, _),) = scoreboard._whose_change()
+    assert text.startswith(f"{much} of that fall") and "Within such pairs it is 40 ± 0 points" in text
+    assert "; it is 15 ± 0 points where" in text and f"and {68 - reading} ± 0 points the other" in text
+    assert text.endswith(f"; {25 - 68 + reading} ± 0 points are left for the pair")

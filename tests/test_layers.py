@@ -16,7 +16,7 @@ ORDER = (
     "_version", "memory", "graphs", "products", "data", "models", "autoencoders", "regression", "measures",
     "losses", "attacks", "training", "dverge", "", "experiments", "experiments.pairs",
     "experiments.reconstruction", "experiments.*", "engines", "records", "summaries", "scoreboard", "figures",
-    "costs", "widgets", "pieces", "__main__",
+    "tables", "tables.*", "costs", "widgets", "pieces", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -33,9 +33,9 @@ every_module = pytest.mark.parametrize("name", NAMES, ids=[name or "dnabook" for
 
 
 def place(name):
-    """The step a module stands on. All findings share one, so none may import another."""
-    finding = name.startswith("experiments.") and name not in ORDER
-    return ORDER.index("experiments.*" if finding else name)
+    """The step a module stands on. All findings share one, so none may import another; so do all tables."""
+    folder = name.split(".")[0]
+    return ORDER.index(name if name in ORDER else f"{folder}.*")
 
 
 def imported(tree):
@@ -100,7 +100,7 @@ def test_each_module_imports_only_modules_above_it(name):
 
 
 def test_every_module_has_its_place_in_the_order():
-    assert all(name in ORDER or name.startswith("experiments.") for name in NAMES)
+    assert all(name in ORDER or f"{name.split('.')[0]}.*" in ORDER for name in NAMES)
 
 
 @every_module

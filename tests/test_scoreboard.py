@@ -1,6 +1,7 @@
 """Verdicts by their stated rule, and every claim judged on records small enough to check by hand."""
 
 import math
+import re
 
 import pytest
 
@@ -43,6 +44,9 @@ def test_a_positive_claim_is_judged_by_where_its_interval_lies(effect, expected)
         (interval(-0.05, 0.01), NOT),
         (interval(0.01, 0.50), OPEN),
         (interval(0.01, math.nan, n=1), OPEN),
+        (interval(0.015, 0.012), OPEN),  # it excludes zero, but the mean is small enough to be called absent
+        (interval(0.03, 0.02), NOT),
+        (interval(0.03, 0.04), OPEN),
     ],
 )
 def test_an_absence_needs_an_interval_within_the_margin(effect, expected):
@@ -164,6 +168,7 @@ def test_one_path_is_counted_under_the_objective_of_the_claim(id, objective):
             r["exactly_one"] = 5 + 20 * (trial["setting"]["arm"] == "dna" and r["objective"] == objective)
     judged = claim(id).judge(record)
     assert judged.verdict == REPRODUCED and "25 ± 0 % against 5 ± 0 %" in judged.ours
+    assert judged.ours.endswith("without an attack 0 ± 0 % against 0 ± 0 %")
     other = claim("C12a" if id == "C12b" else "C12b").judge(record)
     assert other.verdict == NOT and "5 ± 0 % against 5 ± 0 %" in other.ours
 
@@ -177,6 +182,24 @@ def test_the_worst_objective_is_judged_under_fgsm_too():
                 r["either"] = 40
     assert claim("C10b").judge(record).verdict == NOT
     assert claim("C10a").judge(record).verdict == REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("id", "other", "objective"),
+    [("C10c", "dna_regular", "printed"), ("C10e", "dna_regular", "printed"),
+     ("C10f", "dna_regular", "strongest"), ("C10g", "dna_regular", "strongest"),
+     ("C10h", "two_autoencoders", "strongest")],
+)  # fmt: skip
+def test_each_control_is_compared_under_its_own_objective(id, other, objective):
+    arms = ("autoencoder", "dna", "dna_regular", "two_autoencoders")
+    record = autoencoders(**dict.fromkeys(arms, (40, 41)))
+    for trial in record.trials:
+        for r in trial["values"]["attacked"]:
+            ahead = trial["setting"]["arm"] == "dna" and r["objective"] == objective
+            behind = trial["setting"]["arm"] == other and r["objective"] == objective
+            r["either"] += 20 * ahead - 10 * behind
+    judged = claim(id).judge(record)
+    assert judged.verdict == REPRODUCED and "FGSM 30 ± 0, 30 ± 0, 30 ± 0" in judged.ours
 
 
 def pairs(name, transfer, accuracy=0.95, **config):
@@ -238,7 +261,13 @@ def test_dverge_must_end_lower_than_it_began_and_lower_than_plain_training(after
         return (ends[setting["preset"]] if r["epoch"] else 80) + seed
 
     record = pairs("dverge", transfer, settings=starts, epochs=10)
+    for trial in record.trials:
+        for r in trial["values"]["transfer"]:
+            r["source_fooled"] = 200  # so that half as many transfer by the printed count
     assert claim("C9a").judge(record).verdict == falls
+    assert re.search(
+        rf"; counted as printed 40 ± \d+ % to {after // 2} ± \d+ % at 0.10$", claim("C9a").judge(record).ours
+    )
     assert claim("C9c").judge(record).verdict == lower
 
     def only_at_the_largest(setting, r, seed):
@@ -389,16 +418,30 @@ def test_the_status_table_has_one_row_for_each_experiment_and_scale(tmp_path, mo
 # --- Every other rule, on records counted by hand --------------------------------------------------
 
 
-def free_pairs(rates, features):
-    """Fig. 1: per seed, pairs at distances 1, 2, 3 with rates[distance](epsilon) and held-out features."""
+def free_pairs(rates, features, misread=lambda distance: -distance):
+    """Fig. 1: per seed, pairs at distances 1, 2, 3 with rates[distance](epsilon) and held-out features.
+
+    features: of all, or features(distance).  misread(distance): how many of 100 attacks the target misreads.
+    """
+    at = features if callable(features) else lambda distance: features
     trials = []
     for seed in (0, 1):
         for distance, rate_at in rates.items():
             rows = [
-                {"epsilon": e, "both_fooled_clean": rate_at(e) + seed, "source_fooled_clean": 100}
+                {
+                    "epsilon": e, "both_fooled_clean": rate_at(e) + seed, "source_fooled_clean": 100,
+                    "target_wrong": misread(distance), "n": 100,
+                }
                 for e in EPSILONS
+            ]  # fmt: skip
+            found = [
+                {
+                    "epsilon": 0.0,
+                    "heldout_1_to_2": at(distance),
+                    "heldout_2_to_1": at(distance),
+                    "pearson": 0.3,
+                }
             ]
-            found = [{"epsilon": 0.0, "heldout_1_to_2": features, "heldout_2_to_1": features, "pearson": 0.3}]
             values = {"accuracy": [0.9, 0.9], "distance": distance, "transfer": rows, "features": found}
             trials.append({"setting": {"target_distance": distance}, "seed": seed, "values": values})
     return Record("parameter_distance", "laptop", {"epsilons": EPSILONS}, trials)
@@ -429,6 +472,14 @@ def test_a_rank_correlation_near_zero_is_the_absence_that_is_claimed():
     assert claim("C1").judge(free_pairs(rates, 0.98)).verdict == NOT
 
 
+def test_transfer_is_ranked_as_figure_1_counts_it_too():
+    rates = {d: (lambda e, d=d: 10 * d) for d in (1, 2, 3)}
+    judged = claim("C1").judge(free_pairs(rates, 0.98, misread={1: 30, 2: 10, 3: 20}.get))
+    assert judged.ours.startswith("Spearman's ρ 1.00 ± 0.00 at 0.05")  # the ranks 3 1 2: 1 − 6·6/24 = −0.5
+    assert judged.ours.endswith("; with transfer as Figure 1's legend counts it −0.50 ± 0.00, −0.50 ± 0.00, "
+                                "−0.50 ± 0.00")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("rates", "expected"),
     [
@@ -447,6 +498,13 @@ def test_every_curve_must_rise_with_epsilon(rates, expected):
 def test_features_are_affine_maps_where_the_multiple_correlation_passes_the_papers(r, expected):
     judged = claim("C3").judge(free_pairs({1: flat, 2: flat}, r**2))
     assert judged.verdict == expected and f"{r:.3f} ± 0.000" in judged.ours
+
+
+def test_at_any_distance_is_judged_where_the_correlation_is_lowest():
+    judged = claim("C3").judge(free_pairs({1: flat, 2: flat}, {1: 0.99**2, 2: 0.89**2}.get))
+    assert judged.verdict == NOT  # though the mean, 0.94, is above 0.9
+    assert "0.940 ± 0.000, the mean" in judged.ours
+    assert judged.ours.endswith("the lowest, at D_t = 2 and ε = 0.00, 0.890 ± 0.000")
 
 
 @pytest.mark.parametrize(
@@ -519,13 +577,27 @@ def test_the_corrected_loss_is_judged_against_the_regular_pairs_of_its_seeds(id,
     variants = pairs(
         "variants",
         lambda s, r, seed: rate if (s["architecture"], s["variant"]) == (name, "corrected") else 5,
-        settings=LOSSES, accuracy=0.93,
+        settings=LOSSES, accuracy=0.93, variants=VARIANTS,
     )  # fmt: skip
     regular = pairs("transfer", lambda s, r, seed: 70 if s["arm"] == "regular" else 5, settings=ARMS)
     judged = claim(id).judge(variants, regular)
     assert judged.verdict == expected and judged.n == 2
     assert judged.ours.startswith(f"falls by {fall} points at 0.05, ")
     assert judged.ours.endswith("accuracy by 2 ± 0 points; 0 of 2 pairs collapse")
+
+
+def test_the_corrected_loss_is_judged_against_pairs_of_its_own_record_where_it_has_them():
+    every = ("none", *VARIANTS)
+    rates = {"none": 60, "released": 5, "corrected": 30}
+    variants = pairs(
+        "variants", lambda s, r, seed: rates[s["variant"]], variants=every,
+        accuracy=lambda s, seed: 0.95 if s["variant"] == "none" else 0.92,
+        settings=[{"architecture": "cnn", "variant": v} for v in every],
+    )  # fmt: skip
+    regular = pairs("transfer", lambda s, r, seed: 90, settings=ARMS, accuracy=0.99)
+    judged = claim("C6d").judge(variants, regular)
+    assert judged.ours.startswith("falls by 30 ± 0 points at 0.05, ")
+    assert judged.ours.endswith("accuracy by 3 ± 0 points; 0 of 2 pairs collapse")
 
 
 def test_what_the_paper_does_not_test_holds_or_does_not(monkeypatch):

@@ -143,6 +143,23 @@ def test_a_change_is_shared_out_between_each_network_and_the_pair():
     assert found.pair[0] == pytest.approx(-0.15)
 
 
+def test_a_change_can_be_shared_out_with_the_regular_networks_of_the_seed():
+    """From 70 to 30, of which 25 and 10 are lost already where a regular network stands on the other side."""
+    rates = {
+        ("regular", "regular"): 70,
+        ("late", "late"): 30,
+        ("late", "regular"): 45,
+        ("regular", "late"): 60,
+    }
+    rows = [
+        {**counts(0.1, 1, 0, 100, rate, 100), "source_arm": arms[0], "target_arm": arms[1]}
+        for arms, rate in rates.items()
+    ]
+    record = Record("strangers", "smoke", {}, [trial(0, "regular", [0.9, 1.0], rows)])
+    found = summaries.shares_of_the_change(record, "late", 0.1, others="regular")
+    assert [round(100 * by[0]) for by in found] == [-40, -25, -10, -5]
+
+
 def test_rank_correlation_is_taken_within_each_seed():
     # Within each seed transfer falls with distance; across seeds it would rise.
     trials = [
@@ -152,6 +169,29 @@ def test_rank_correlation_is_taken_within_each_seed():
     ]
     rho = summaries.rank_correlation(Record("parameter_distance", "smoke", {}, trials), 0.1)
     assert rho.mean == pytest.approx(-1) and rho.n == 2
+
+
+def test_a_relation_s_rank_correlation_with_transfer_is_taken_within_each_seed_over_all_pairs_of_arms():
+    """R² rises with transfer in seed 0 and falls in seed 1; the cosine falls with it in both."""
+
+    def values(seed):
+        arms = {("a", "a"): 10, ("a", "b"): 20, ("b", "a"): 30, ("b", "b"): 40}
+        rows = [
+            {**counts(0.1, 1, 0, 0, rate, 100), "source_arm": source, "target_arm": target,
+             "heldout": rate / 100 if seed == 0 else -rate, "gradient_cosine": 1 / rate}
+            for (source, target), rate in arms.items()
+        ]  # fmt: skip
+        return {"transfer": rows, "relation": rows, "accuracy": [0.9, 0.9]}
+
+    trials = [{"setting": {}, "seed": seed, "values": values(seed)} for seed in (0, 1)]
+    record = Record("strangers", "smoke", {"arms": ["a", "b"]}, trials)
+    heldout = summaries.relation_rank_correlation(record, "heldout", 0.1)
+    assert heldout.mean == pytest.approx(0) and heldout.n == 2
+    cosine = summaries.relation_rank_correlation(record, "gradient_cosine", 0.1)
+    assert cosine == pytest.approx((-1, 0, 2))
+    # The other way round (a, b) and (b, a) change places: the ranks 1 3 2 4, so 1 − 6·2/60 = 0.8.
+    turned = summaries.relation_rank_correlation(record, "gradient_cosine", 0.1, back=True)
+    assert turned == pytest.approx((-0.8, 0, 2))
 
 
 def test_numbers_are_written_with_their_interval_where_there_is_one():
@@ -261,3 +301,24 @@ def test_an_arm_recorded_twice_for_a_seed_is_refused(digits):
     digits.trials.append(digits.trials[0])
     with pytest.raises(ValueError, match="several trials of a seed"):
         summaries.reconstruction(digits, arm="dna")
+
+
+def test_quality_is_read_for_one_path_or_for_both_and_one_neck_has_no_r_squared_of_codes():
+    qualities = {
+        ("dna", 0): {"mse": [0.01, 0.03], "heldout": [-0.1, 0.9]},
+        ("dna", 1): {"mse": [0.02, 0.04], "heldout": [math.nan, 0.7]},
+        ("autoencoder", 0): {"mse": [0.015]},
+    }
+    trials = [
+        {"setting": {"arm": arm}, "seed": seed, "values": {"quality": quality}}
+        for (arm, seed), quality in qualities.items()
+    ]
+    record = Record("autoencoder_mnist", "smoke", {}, trials)
+    both = summaries.quality_by_seed(record, "mse", arm="dna")
+    assert both == {0: pytest.approx(0.02), 1: pytest.approx(0.03)}
+    assert summaries.quality_by_seed(record, "mse", 1, arm="dna") == {0: 0.03, 1: 0.04}
+    assert summaries.over(summaries.quality_by_seed(record, "heldout", 0, arm="dna")).mean == -0.1
+    assert summaries.quality_by_seed(record, "mse", arm="autoencoder") == {0: pytest.approx(0.015)}
+    assert summaries.quality_by_seed(record, "heldout", 0, arm="autoencoder") == {}
+    with pytest.raises(ValueError, match="several trials of a seed"):
+        summaries.quality_by_seed(record, "mse")

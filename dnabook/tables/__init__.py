@@ -1,0 +1,38 @@
+"""The chapters' tables and computed sentences, from records: Markdown text, one module a chapter.
+
+Every number of the book's prose is computed; here is how. `tables.decorrelation` belongs to
+`book/04_decorrelation.md`, and so on. Functions take records, as `records.best` gives them, and return text
+for `IPython.display.Markdown`. Statistics are in `summaries`; here they are put in rows and in words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dnabook import figures, summaries
+from dnabook.measures import MeanInterval
+from dnabook.records import Record
+from dnabook.summaries import percent
+
+
+def pair_name(setting: dict[str, Any]) -> str:
+    """How a pair of `pairs.PAIRS` is called: architecture and arm, "CNN, regular"."""
+    return f"{figures.ARCHITECTURES[setting['architecture']]}, {figures.ARMS[setting['arm']][0]}"
+
+
+def points(difference: MeanInterval) -> str:
+    """A difference of shares in percentage points, "12 ± 4", without a unit."""
+    return percent(difference).removesuffix(" %")
+
+
+def right(record: Record, arm: str, **where: Any) -> str:
+    """Share of images that an arm reads correctly, "45 ± 3 %"; where: of `summaries.reconstruction`."""
+    return percent(summaries.reconstruction(record, arm=arm, **where))
+
+
+def quality(record: Record, arm: str) -> list[str]:
+    """Cells on clean images: squared error, R² of the codes from 1 to 2 and back, or "–" with one neck."""
+    error = summaries.over(summaries.quality_by_seed(record, "mse", arm=arm))
+    codes = [summaries.over(summaries.quality_by_seed(record, "heldout", part, arm=arm)) for part in (0, 1)]
+    ahead, back = ["–", "–"] if arm == summaries.PLAIN else map(summaries.plain, codes)
+    return [summaries.plain(error, 4), ahead, back]

@@ -1,0 +1,157 @@
+"""Tables and sentences of chapter 6, from autoencoders whose shares can be counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from dnabook.records import Record
+from dnabook.tables import dual_neck_autoencoder as tables
+
+EPSILONS = [0.05, 0.10]
+BASE = {  # of 100 digits, read by either path under PGD as printed at ε = 0.05
+    "autoencoder": 20, "dna": 60, "dna_regular": 20, "two_autoencoders": 70, "dna_corrected": 54,
+    "dna_printed": 40,
+}  # fmt: skip
+RULES = {
+    "either": 0, "first": -4, "second": -8, "both": -15, "mean_probability": -9, "higher_confidence": -11,
+}  # fmt: skip
+OBJECTIVES = {"printed": 0, "corrected": -10, "strongest": -12}
+QUALITY = {"mse": [0.010, 0.030], "heldout": [-0.10, 0.90]}
+TRAINING = {
+    "epochs": 12, "classifier_epochs": 5, "batch_size": 500, "learning_rate": 0.002,
+    "correlation_weight": 0.05,
+}  # fmt: skip
+
+
+def counts(arm, seed, *, attack="none", epsilon=0.0, objective="printed"):
+    """Ten digits fewer at ε = 0.10, 25 more on clean images. One path answers alike, whatever is asked."""
+    easier = 25 * (attack == "none") + 1 * (attack == "fgsm") - 10 * (epsilon == 0.10)
+    level = BASE[arm] + easier + (arm == "dna_regular") * (1 - 2 * seed)
+    one = arm == "autoencoder"
+    right = {rule: level + (not one) * (less + OBJECTIVES[objective]) for rule, less in RULES.items()}
+    exactly = 0 if one else BASE[arm] // 10 - OBJECTIVES[objective] + round(100 * epsilon)
+    return {
+        **right, "attack": attack, "epsilon": epsilon, "objective": objective, "exactly_one": exactly,
+        "n": 100,
+    }  # fmt: skip
+
+
+def digits(*arms, objectives=("printed", "corrected"), seeds=(0, 1)):
+    """A record of the given arms, or of all."""
+    trials = [
+        {
+            "setting": {"arm": arm}, "seed": seed,
+            "values": {
+                "clean": counts(arm, seed),
+                "attacked": [
+                    counts(arm, seed, attack=attack, epsilon=epsilon, objective=objective)
+                    for attack in ("fgsm", "pgd") for epsilon in EPSILONS
+                    for objective in (*objectives, "strongest")
+                ],
+                "quality": {"mse": [0.015]} if arm == "autoencoder" else QUALITY,
+            },
+            "provenance": {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"},
+        }
+        for arm in arms or BASE for seed in seeds
+    ]  # fmt: skip
+    config = {
+        "arms": list(arms or BASE), "objectives": list(objectives), "epsilons": EPSILONS,
+        "attacks": ["fgsm", "pgd"], "training": TRAINING,
+    }  # fmt: skip
+    return Record("autoencoder_mnist", "smoke", config, trials)
+
+
+def rows(text):
+    """The table of a text: {first cell: the other cells}, the header among them."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {first: rest for first, *rest in split}
+
+
+def exact(*shares):
+    return [f"{share} ± 0 %" for share in shares]
+
+
+def test_the_sentence_tells_clean_and_attacked_digits_and_how_the_arms_were_trained():
+    record = digits()
+    assert tables.clean_and_attacked(record, epsilon=0.05) == (
+        "Clean digits: DNA 85 ± 0 % by either path and 79 ± 0 % by the mean of its paths, autoencoder "
+        "45 ± 0 %. PGD at ε = 0.05: DNA **60 ± 0 %**, autoencoder **20 ± 0 %**. "
+        f"({record.caption()})\n\n"
+        "All arms are trained alike: λ = 0.05 where there is one, 12 epochs in batches of 500 with Adam at "
+        "0.002, then the classifier for 5 epochs."
+    )
+
+
+def test_each_rule_has_its_row_clean_as_printed_and_at_the_strongest():
+    record = digits()
+    text = tables.rules(record, epsilon=0.10)
+    found = rows(text)
+    assert found == {
+        "read by": ["clean", "PGD, printed", "PGD, strongest"],
+        "either path": exact(85, 50, 38),
+        "mean of the paths": exact(79, 44, 32),
+        "both paths": exact(70, 35, 23),
+        "mean probability, no label needed": exact(76, 41, 29),
+        "higher confidence, no label needed": exact(74, 39, 27),
+        "autoencoder, its one path": exact(45, 10, 10),
+    }
+    assert list(found)[-1] == "autoencoder, its one path"
+    assert text.endswith(f"The DNA; PGD at ε = 0.10. {record.caption()}.")
+
+
+def test_each_arm_has_its_row_with_its_quality_and_what_it_saves():
+    record = digits("autoencoder", "dna", "two_autoencoders", "dna_corrected", "dna_printed")
+    text = tables.controls(record, epsilon=0.05)
+    codes = ["0.0200 ± 0.0000", "−0.10 ± 0.00", "0.90 ± 0.00"]
+    assert rows(text) == {
+        "": [
+            "squared error", "R² 1 → 2", "R² 2 → 1", "clean, either", "printed, either", "strongest, either",
+            "strongest, mean probability",
+        ],
+        "autoencoder": ["0.0150 ± 0.0000", "–", "–", *exact(45, 20, 20, 20)],
+        "DNA (released Eq. 4)": [*codes, *exact(85, 60, 48, 39)],
+        "two autoencoders, λ = 0": [*codes, *exact(95, 70, 58, 49)],
+        "DNA, corrected loss": [*codes, *exact(79, 54, 42, 33)],
+        "DNA (printed Eq. 4)": [*codes, *exact(65, 40, 28, 19)],
+    }  # fmt: skip
+    assert text.endswith(f"PGD at ε = 0.05; R² of the codes, held out. {record.caption()}.")
+
+
+def test_one_seed_has_no_interval():
+    found = rows(tables.controls(digits(seeds=(0,)), epsilon=0.05))
+    assert found["DNA, λ = 0"] == ["0.0200", "−0.10", "0.90", "46 %", "21 %", "9 %", "0 %"]
+
+
+def test_the_list_says_where_each_arm_lies_against_its_own_control():
+    assert tables.seed_by_seed(digits(), epsilon=0.05) == (
+        "Compared seed by seed, an interval that contains zero counting as *level with*:\n\n"
+        "- As printed, the DNA lies **above** the autoencoder (40 ± 0 points), and with λ = 0 it lies "
+        "**level with** the autoencoder (0 ± 13 points).\n"
+        "- Under the strongest attack the DNA lies **above** the autoencoder (28 ± 0 points), two "
+        "autoencoders lie **above** the DNA (10 ± 0 points), and the DNA with the corrected loss lies "
+        "**below** the one with the released (−6 ± 0 points).\n"
+        "- Read by mean probability, for which no label is needed, the DNA then lies **above** the "
+        "autoencoder (19 ± 0 points)."
+    )
+
+
+def test_an_arm_that_is_not_recorded_has_no_value_in_the_list_and_no_row_in_the_table():
+    record = digits("autoencoder", "dna")
+    text = tables.seed_by_seed(record, epsilon=0.05)
+    assert "two autoencoders lie **level with** the DNA (no value points)" in text
+    assert list(rows(tables.controls(record, epsilon=0.05))) == ["", "autoencoder", "DNA (released Eq. 4)"]
+
+
+@pytest.mark.parametrize("objectives", [("printed",), ("printed", "corrected")])
+def test_one_path_alone_is_counted_for_each_recorded_objective_and_epsilon(objectives):
+    record = digits("autoencoder", "dna", "two_autoencoders", objectives=objectives)
+    text = tables.exactly_one(record)
+    columns = [f"{objective}, ε = {epsilon}" for objective in objectives for epsilon in ("0.05", "0.10")]
+    assert rows(text) == {
+        "autoencoder": columns,
+        "DNA (released Eq. 4)": exact(11, 16, 21, 26)[: len(columns)],
+        "two autoencoders, λ = 0": exact(12, 17, 22, 27)[: len(columns)],
+    }
+    told = "Share of images of which exactly one path is read correctly under PGD"
+    assert text.endswith(f"{told}. {record.caption()}.")
