@@ -303,7 +303,7 @@ def dverge(record: Record, *, conditioned: bool = False) -> Figure:
             label = f"ε = {epsilon:.2f}" if start == starts[0] else None
             style = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, "lw": 1.2}
             top.errorbar(epochs, [m.mean for m in means], [_bar(m) for m in means], label=label, **style)
-        means = [summaries.over(_natural(kept, epoch, where)) for epoch in epochs]
+        means = [summaries.over(summaries.natural_by_seed(kept, epoch=epoch, **where)) for epoch in epochs]
         style = {"color": "0.35", "marker": "P", "markersize": 4, "capsize": 2, "lw": 1.2}
         bottom.errorbar(epochs, [m.mean for m in means], [_bar(m) for m in means], **style)
         lost, of = summaries.collapsed(record, **where)
@@ -315,11 +315,6 @@ def dverge(record: Record, *, conditioned: bool = False) -> Figure:
     below[0].set(ylabel="natural accuracy")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _signed(figure, record)
-
-
-def _natural(record: Record, epoch: int, where: dict[str, str]) -> dict[int, float]:
-    rows = record.rows("epochs", epoch=epoch, **where)
-    return {row["seed"]: summaries.mean(row["accuracy"]) for row in rows}
 
 
 class Curve(NamedTuple):
@@ -676,7 +671,7 @@ def trade_offs(record: Record, epsilon: float) -> Course:
             continue
         course[arm, preset] = [
             (
-                summaries.over(_natural(kept, epoch, where)).mean,
+                summaries.over(summaries.natural_by_seed(kept, epoch=epoch, **where)).mean,
                 summaries.transfer(kept, conditioned=False, epoch=epoch, epsilon=epsilon, **where).mean,
             )
             for epoch in range(record.config["epochs"] + 1)

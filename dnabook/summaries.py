@@ -77,6 +77,12 @@ def robust_by_seed(record: Record, **where: Any) -> BySeed:
     return by_seed((row["seed"], 1 - row["source_fooled"] / row["n"]) for row in rows)
 
 
+def natural_by_seed(record: Record, *, epoch: int, **where: Any) -> BySeed:
+    """Accuracy on natural images after an epoch of DVERGE (0: before it), of each pair, over both models."""
+    rows = _trials(record, where).rows("epochs", epoch=epoch, **where)
+    return by_seed((row["seed"], mean(row["accuracy"])) for row in rows)
+
+
 def by_seed(values: Iterable[tuple[int, float]]) -> BySeed:
     """The mean of each seed's values, from (seed, value) in any order."""
     found: dict[int, list[float]] = {}

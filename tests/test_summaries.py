@@ -322,3 +322,14 @@ def test_quality_is_read_for_one_path_or_for_both_and_one_neck_has_no_r_squared_
     assert summaries.quality_by_seed(record, "heldout", 0, arm="autoencoder") == {}
     with pytest.raises(ValueError, match="several trials of a seed"):
         summaries.quality_by_seed(record, "mse")
+
+
+def test_natural_accuracy_is_that_of_an_epoch_over_both_models_of_each_pair():
+    epochs = [{"epoch": 0, "accuracy": [0.9, 1.0]}, {"epoch": 1, "accuracy": [0.6, 0.8]}]
+    trials = [
+        {"setting": {"arm": arm}, "seed": seed, "values": {"accuracy": [1, 1], "epochs": epochs}}
+        for arm, seed in (("a", 0), ("a", 3), ("b", 0))
+    ]
+    record = Record("dverge", "smoke", {}, trials)
+    found = summaries.natural_by_seed(record, epoch=1, arm="a")
+    assert found == {0: pytest.approx(0.7), 3: pytest.approx(0.7)}

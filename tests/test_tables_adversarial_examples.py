@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from markdown_tables import PROVENANCE
 
 from dnabook.records import Record
 from dnabook.tables import adversarial_examples as tables
 
 ATTACKS, EPSILONS = ["fgsm-linf", "pgd-linf"], [0.05, 0.10, 0.20]
 RATES = {"fgsm-linf": (10, 20, 30), "pgd-linf": (40, 50, 60)}  # of 100 images that fool the source
-PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
 
 
 def trial(architecture, arm, seed=0, more=0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from markdown_tables import rows
 
 from dnabook.records import Record
 from dnabook.tables import cifar10 as tables
@@ -56,13 +57,6 @@ def photographs(*arms, attacks=("fgsm", "pgd"), train_images=60_000):
         "objectives": ["printed"], "training": training,
     }  # fmt: skip
     return Record("autoencoder_cifar", "smoke", config, trials)
-
-
-def rows(text):
-    """The table of a text: {first cell: the other cells}, the header among them."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first: rest for first, *rest in split}
 
 
 @pytest.mark.parametrize("train_images, shown", [(60_000, "50,000"), (300, "300")])

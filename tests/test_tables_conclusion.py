@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from markdown_tables import PROVENANCE, body
 
 from dnabook.records import Record
 from dnabook.tables import conclusion as tables
 
 EPSILON = 0.10
-PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
 THESIS, AGAINST = "**as the thesis has it**", "**against the thesis**"
 
 
@@ -58,12 +58,6 @@ def distances(*trials):
     return Record("parameter_distance", "smoke", {"target_distances": [None, 1000, 3000]}, list(trials))
 
 
-def rows(text):
-    """The cells of a text's table, without its header and the line below it."""
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][2:]
-
-
 # --- Every pair, side by side --------------------------------------------------------------------
 
 
@@ -80,7 +74,7 @@ def test_rho_is_taken_of_each_attack_on_its_own():
     ]
     text = ranks(trials)
     assert text.startswith("| Spearman's ρ of R² and transfer | pairs | seeds | FGSM-ℓ∞ | PGD-ℓ∞ |")
-    cnn, fully_connected, _ = rows(text)
+    cnn, fully_connected, _ = body(text)
     assert cnn == ["CNN, chapter 4", "3", "2", "1.00", "0.50"]
     assert fully_connected == ["fully connected, chapter 4", "0", "0", "–", "–"]
 
@@ -91,7 +85,7 @@ def test_two_pairs_have_no_rho_and_collapsed_ones_do_not_count():
         of("cnn", "decorrelated", 0, 0.8, 50),
         of("cnn", "decorrelated", 1, 0.7, 40, accuracy=0.1),
     ]
-    assert rows(ranks(trials))[0] == ["CNN, chapter 4", "2", "1", "–", "–"]
+    assert body(ranks(trials))[0] == ["CNN, chapter 4", "2", "1", "–", "–"]
 
 
 def test_in_chapter_2_rho_is_taken_within_a_seed_and_then_averaged():
@@ -101,14 +95,14 @@ def test_in_chapter_2_rho_is_taken_within_a_seed_and_then_averaged():
         for seed, r2, rate in ((0, 0.9, 20), (1, 0.7, 60), (2, 0.5, 80))
         for step, target in enumerate((3000, 1000, None))
     ]
-    cnn, _, apart = rows(ranks([], distances(*made)))
+    cnn, _, apart = body(ranks([], distances(*made)))
     assert apart == ["CNN, chapter 2, within a seed", "9", "3", "1.00 ± 0.00", "–"]
     assert cnn[1] == "0"  # they are not among the pairs of chapter 4
 
 
 def test_without_pairs_of_chapter_2_there_is_nothing_within_a_seed():
     made = distances(*(pushed(target, 0, (0.9, 0.9), 20) for target in (1000, 3000)))
-    assert rows(ranks([], made))[2][1:4] == ["2", "0", "no value"]
+    assert body(ranks([], made))[2][1:4] == ["2", "0", "no value"]
 
 
 def test_pairs_are_counted_against_the_regular_one_of_their_seed():
@@ -147,7 +141,7 @@ def test_late_pairs_are_tested_in_each_direction_apart():
     ]
     text = changes(trials)
     assert text.startswith("| chapter | before → after | scale | reading | R², held out | transfer, % |")
-    assert rows(text) == [
+    assert body(text) == [
         ["4", "CNN, regular → late, 1 → 2, where the loss looks", "smoke", THESIS,
          "0.90 → 0.50 (−0.40 ± 0.00)", "60 → 40 (−20 ± 0)"],
         ["4", "CNN, regular → late, 2 → 1", "smoke", AGAINST,
@@ -158,7 +152,7 @@ def test_late_pairs_are_tested_in_each_direction_apart():
 def test_fully_connected_pairs_are_tested_where_the_loss_looks():
     kinds = (("regular", (0.9, 0.8), (60, 10)), ("decorrelated", (-0.5, 0.7), (55, 90)))
     trials = [of("fully_connected", arm, seed, r2, pgd) for arm, r2, pgd in kinds for seed in (0, 1)]
-    (row,) = rows(changes(trials))
+    (row,) = body(changes(trials))
     assert row[1] == "fully connected, regular → decorrelated, 1 → 2"
     assert row[3:] == [THESIS, "0.90 → −0.50 (−1.40 ± 0.00)", "60 → 55 (−5 ± 0)"]
 
@@ -168,7 +162,7 @@ def test_the_corrected_loss_is_tested_by_the_mean_of_both_directions():
     setting = {"architecture": "cnn", "variant": "corrected"}
     other = {"architecture": "cnn", "variant": "released"}
     losses = [pair(setting, seed, (0.5, 0.3), (30, 40)) for seed in (0, 1)] + [pair(other, 0, 0.1, 1)]
-    (row,) = rows(changes(losses=losses, beside=trials))
+    (row,) = body(changes(losses=losses, beside=trials))
     assert row[:3] == ["4", "CNN, regular → corrected loss, both directions", "laptop"]
     assert row[3:] == [THESIS, "0.80 → 0.40 (−0.40 ± 0.00)", "65 → 35 (−30 ± 0)"]
 
@@ -180,7 +174,7 @@ def test_free_pairs_are_compared_with_the_farthest_on_natural_images():
         for seed in (0, 1)
     ]
     text = changes(distance=distances(*made))
-    assert rows(text) == [
+    assert body(text) == [
         ["2", "CNN, free → pushed to D_t = 3000, FGSM, both directions", "smoke", THESIS,
          "0.80 → 0.50 (−0.30 ± 0.00)", "60 → 30 (−30 ± 0)"]
     ]  # fmt: skip
@@ -202,7 +196,7 @@ def test_free_pairs_are_compared_with_the_farthest_on_natural_images():
 def test_the_thesis_is_read_off_the_signs_of_two_changes_that_exclude_zero(late, verdict):
     trials = [of("cnn", "regular", seed, 0.9, 60) for seed in range(2)]
     trials += [of("cnn", "decorrelated_late", seed, *numbers) for seed, numbers in enumerate(late)]
-    assert [row[3] for row in rows(changes(trials))] == [verdict] * 2
+    assert [row[3] for row in body(changes(trials))] == [verdict] * 2
 
 
 def test_means_before_and_after_are_over_the_seeds_that_have_both():
@@ -210,12 +204,12 @@ def test_means_before_and_after_are_over_the_seeds_that_have_both():
     trials = [of("cnn", "regular", seed, *numbers) for seed, numbers in enumerate(regular)]
     trials.append(of("cnn", "decorrelated_late", 0, 0.5, 40))
     trials.append(of("cnn", "decorrelated_late", 1, 0.9, 90, accuracy=0.1))
-    assert rows(changes(trials))[0][4:] == ["0.90 → 0.50 (−0.40)", "60 → 40 (−20)"]
+    assert body(changes(trials))[0][4:] == ["0.90 → 0.50 (−0.40)", "60 → 40 (−20)"]
 
 
 def test_a_test_without_a_seed_of_both_arms_is_left_out():
     trials = of("cnn", "regular", 0, 0.9, 60), of("cnn", "decorrelated_late", 1, 0.9, 60)
-    assert rows(changes(trials)) == []
+    assert body(changes(trials)) == []
 
 
 # --- Where the thesis holds, and where not: codes -------------------------------------------------
@@ -249,7 +243,7 @@ def both_seeds(**arms):
 def test_more_digits_saved_at_a_lower_r2_is_as_the_thesis_has_it():
     text = codes(both_seeds(dna_regular=((1.0, 0.9), 50), dna=((0.1, 0.8), 60)))
     assert "| ε | reading | R² 1 → 2 | R² 2 → 1 | digits saved, % |" in text.splitlines()[0]
-    assert rows(text) == [
+    assert body(text) == [
         ["6", "DNA, λ = 0 → with the released loss", e, THESIS, "1.00 → 0.10 (−0.90 ± 0.00)",
          "0.90 → 0.80 (−0.10 ± 0.00)", saved]
         for e, saved in (("0.05", "50 → 60 (10 ± 0)"), ("0.10", "30 → 40 (10 ± 0)"))
@@ -267,14 +261,14 @@ def test_more_digits_saved_at_a_lower_r2_is_as_the_thesis_has_it():
     ],
 )
 def test_the_reading_takes_the_mean_of_both_directions(r2, saved, verdict):
-    found = rows(codes(layers=both_seeds(unshared_6_regular=((1.0, 0.5), 50), unshared_6=(r2, saved))))
+    found = body(codes(layers=both_seeds(unshared_6_regular=((1.0, 0.5), 50), unshared_6=(r2, saved))))
     assert [row[:2] for row in found] == [["8", "two autoencoders → joined by the loss"]] * 2
     assert [row[3] for row in found] == [verdict] * 2
 
 
 def test_arms_of_another_size_are_shown_and_not_judged():
     joined = {"dna": ((0.1, 0.8), 40), "dna_corrected": ((0.2, 0.2), 45)}
-    found = rows(codes(both_seeds(**joined, two_autoencoders=((0.9, 0.9), 60))))
+    found = body(codes(both_seeds(**joined, two_autoencoders=((0.9, 0.9), 60))))
     labels = [f"DNA, {loss} loss → two autoencoders" for loss in ("released", "corrected")]
     assert [row[1] for row in found[::2]] == labels
     assert {row[3] for row in found} == {"no test, sharing and size differ"}
@@ -283,7 +277,7 @@ def test_arms_of_another_size_are_shown_and_not_judged():
 
 def test_a_dead_neck_leaves_its_seed_out_of_r2_alone():
     whole, dead = autoencoder("dna", 0, (0.1, 0.8), 60), autoencoder("dna", 1, None, 60)
-    row = rows(codes([*both_seeds(dna_regular=((1.0, 0.9), 50)), whole, dead]))[0]
+    row = body(codes([*both_seeds(dna_regular=((1.0, 0.9), 50)), whole, dead]))[0]
     assert row[3:6] == ["one seed, no verdict", "1.00 → 0.10 (−0.90)", "0.90 → 0.80 (−0.10)"]
     assert row[6] == "50 → 60 (10 ± 0)"
 

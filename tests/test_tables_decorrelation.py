@@ -1,6 +1,7 @@
 """Tables and sentences of chapter 4, from records whose numbers can be counted by hand."""
 
 import pytest
+from markdown_tables import PROVENANCE, rows
 from scipy.stats import spearmanr
 
 from dnabook.records import Record
@@ -13,7 +14,6 @@ PAIRS = [
     ["cnn", "decorrelated_late"],
     ["fully_connected", "regular"],
 ]
-PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
 
 
 def record(name, settings, values, *, seeds=(0, 1), **config):
@@ -48,13 +48,6 @@ def attacked(rate, epsilons=EPSILONS):
 def predicted(there, back, ranks=(1.0, 1.0)):
     readings = zip((1, 2), (there, back), ranks, strict=True)
     return [{"source": s, "heldout": r2, "effective_rank": rank} for s, r2, rank in readings]
-
-
-def rows(text, left=1):
-    """The table of a text: {first cell, or first cells: the other cells}, the header among them."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {cells[0] if left == 1 else tuple(cells[:left]): cells[left:] for cells in split}
 
 
 # --- Features ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from markdown_tables import rows
 
 from dnabook.records import Record
 from dnabook.tables import dual_neck_autoencoder as tables
@@ -59,13 +60,6 @@ def digits(*arms, objectives=("printed", "corrected"), seeds=(0, 1)):
         "attacks": ["fgsm", "pgd"], "training": TRAINING,
     }  # fmt: skip
     return Record("autoencoder_mnist", "smoke", config, trials)
-
-
-def rows(text):
-    """The table of a text: {first cell: the other cells}, the header among them."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first: rest for first, *rest in split}
 
 
 def exact(*shares):

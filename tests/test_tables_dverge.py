@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from markdown_tables import PROVENANCE, rows
 
 from dnabook.records import Record
 from dnabook.tables import dverge as tables
 
 EPSILONS = [0.05, 0.10, 0.15]
-PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
 ENDS = {  # of 100: as printed before and after, conditioned before and after, accuracy before and after
     ("regular", "paper"): (70, 30, 60, 20, 96, 92),
     ("decorrelated", "paper"): (50, 15, 40, 8, 90, 85),
@@ -49,13 +49,6 @@ def starts(ends, *, lost=(), more=lambda start, seed: 0):
             trials.append({"setting": setting, "seed": seed, "values": values, "provenance": PROVENANCE})
     config = {"arms": [list(start) for start in ends], "epochs": 2, "epsilons": EPSILONS}
     return Record("dverge", "smoke", config, trials)
-
-
-def rows(text):
-    """The table of a text: {first cell: the other cells}, the header among them."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first: rest for first, *rest in split}
 
 
 ALL_LOST = [(("decorrelated", "paper"), seed) for seed in (0, 1)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from markdown_tables import PROVENANCE, body, cells
 
 from dnabook.experiments import autoencoder_mnist
 from dnabook.records import Record
 from dnabook.tables import errata as tables
 
 EPSILONS = [0.05, 0.10, 0.15]
-PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
 
 
 def trial(setting, seed=0, **values):
@@ -18,16 +18,6 @@ def trial(setting, seed=0, **values):
 
 def pair(architecture, arm, seed=0, accuracy=(0.9, 1.0), **values):
     return trial({"architecture": architecture, "arm": arm}, seed, accuracy=list(accuracy), **values)
-
-
-def rows(text):
-    """The cells of a text's table, without its header and the line below it."""
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][2:]
-
-
-def header(text):
-    return [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
 
 
 # --- The correlation loss ------------------------------------------------------------------------
@@ -60,20 +50,20 @@ def variants():
 
 
 def test_each_variant_has_its_collapsed_pairs_counted_and_its_others_averaged(variants):
-    released, _, corrected = rows(tables.loss_variants(variants))
+    released, _, corrected = body(tables.loss_variants(variants))
     assert released == ["CNN", "released", "1 of 2", "91 %", "0.60", "0.80", "100", "700", "20 %", "40 %"]
     assert corrected == ["CNN", "corrected", "0 of 2", "97 ± 0 %", "0.50 ± 0.00", "0.40 ± 0.00", "300 ± 0",
                          "310 ± 0", "30 ± 0 %", "35 ± 0 %"]  # fmt: skip
 
 
 def test_a_variant_without_a_trial_has_no_value(variants):
-    assert rows(tables.loss_variants(variants))[1] == ["CNN", "summed", "0 of 0", *["no value"] * 7]
+    assert body(tables.loss_variants(variants))[1] == ["CNN", "summed", "0 of 0", *["no value"] * 7]
 
 
 def test_the_caption_of_the_variants_names_the_middle_epsilon(variants):
     text = tables.loss_variants(variants)
     assert "PGD-ℓ∞ at ε = 0.10. Means" in text and text.endswith(f"the others. {variants.caption()}.")
-    assert header(text)[4:] == [
+    assert cells(text)[0][4:] == [
         "R² 1 → 2", "R² 2 → 1", "live units 1", "live units 2", "transfer 1 → 2", "transfer 2 → 1"
     ]  # fmt: skip
 
@@ -98,9 +88,9 @@ def test_the_two_directions_stand_side_by_side_held_out_before_in_one_batch():
         pair("fully_connected", "decorrelated", 1, (0.1, 0.9), predictability=predicted((0, 0), (0, 0))),
     )
     text = tables.both_directions(record)
-    assert header(text)[1:3] == ["held out 1 → 2", "held out 2 → 1"]
-    assert header(text)[3:] == ["in one batch 1 → 2", "in one batch 2 → 1"]
-    assert rows(text) == [
+    assert cells(text)[0][1:3] == ["held out 1 → 2", "held out 2 → 1"]
+    assert cells(text)[0][3:] == ["in one batch 1 → 2", "in one batch 2 → 1"]
+    assert body(text) == [
         ["CNN, regular", "0.97", "0.96", "0.99", "0.98"],
         ["fully connected, decorrelated", "−0.50", "0.90", "0.10", "0.93"],
     ]
@@ -157,9 +147,9 @@ def test_each_path_has_its_error_its_direction_of_r2_and_its_live_units():
     clean = counts(0, "none", 0.0, first=90, second=94, either=97)
     quality = {"heldout": [0.1, 0.9], "live_units": [12, 34]}
     text = tables.reconstructions(mnist(autoencoder("dna", mse=(0.02, 0.03), quality=quality, clean=clean)))
-    assert header(text) == ["arm", "MSE 1", "MSE 2", "R² 1 → 2", "R² 2 → 1", "live units 1", "live units 2",
+    assert cells(text)[0] == ["arm", "MSE 1", "MSE 2", "R² 1 → 2", "R² 2 → 1", "live units 1", "live units 2",
                             "mean path", "either path"]  # fmt: skip
-    assert rows(text) == [
+    assert body(text) == [
         ["DNA, released Eq. 4", "0.0200", "0.0300", "0.10", "0.90", "12", "34", "92 %", "97 %"]
     ]
 
@@ -172,7 +162,7 @@ def test_a_single_path_is_shown_twice_and_a_dead_neck_has_no_r2():
         autoencoder("dna", 0, (0.02, 0.02), quality=whole, clean=clean),
         autoencoder("dna", 1, (0.02, 0.02), quality=dead, clean=clean),
     )
-    one, two = rows(tables.reconstructions(record))
+    one, two = body(tables.reconstructions(record))
     assert one == ["autoencoder", "0.0100", "0.0100", "no value", "no value", "9", "9", "95 %", "95 %"]
     assert two[1:5] == ["0.0200 ± 0.0000", "0.0200 ± 0.0000", "0.10", "0.90"]
 
@@ -233,9 +223,9 @@ def test_l2_attacks_have_a_row_each_and_two_columns_a_measure():
         row.update(released_fooled=200, corrected_fooled=200)
     record = l2_record(attacked_in_l2("none"), collapsed, variants=["none", "corrected"])
     text = tables.l2_attacks(record)
-    assert header(text)[3:] == ["radius", "length, released", "length, corrected", "fooled, released",
+    assert cells(text)[0][3:] == ["radius", "length, released", "length, corrected", "fooled, released",
                                 "fooled, corrected"]  # fmt: skip
-    found = rows(text)
+    found = body(text)
     assert [row[1:3] for row in found] == [[a, e] for a in ("FGSM", "PGD") for e in ("0.05", "0.10", "0.15")]
     assert found[0] == ["CNN", "FGSM", "0.05", "1.40", "0.10", "1.30", "3 %", "20 %"]
     assert found[5] == ["CNN", "PGD", "0.15", "4.20", "1.12", "2.32", "24 %", "41 %"]
@@ -254,7 +244,7 @@ def test_the_l2_attacks_are_on_corrected_pairs_where_none_are_trained_without_th
     record = l2_record(other, attacked_in_l2("corrected"), variants=["released", "corrected"])
     text = tables.l2_attacks(record)
     assert (
-        "**5 %** of all test images by model 1. Variant `corrected`" in text and rows(text)[0][-1] == "20 %"
+        "**5 %** of all test images by model 1. Variant `corrected`" in text and body(text)[0][-1] == "20 %"
     )
 
 
@@ -282,8 +272,8 @@ def one_path(seed=0, printed=45, strongest=35):
 def test_every_objective_has_a_column_and_the_printed_eq_4_no_row():
     arms = two_paths("dna"), two_paths("dna_regular", printed=66), two_paths("dna_printed")
     text = tables.objectives(mnist(*arms))
-    assert header(text) == ["arm", "attack", "ε", "printed", "corrected", "strongest"]
-    assert rows(text) == [
+    assert cells(text)[0] == ["arm", "attack", "ε", "printed", "corrected", "strongest"]
+    assert body(text) == [
         ["DNA, released Eq. 4", "PGD", "0.05", "60 %", "50 %", "40 %"],
         ["DNA, released Eq. 4", "PGD", "0.10", "50 %", "40 %", "30 %"],
         ["DNA, released Eq. 4", "PGD", "0.15", "40 %", "30 %", "20 %"],
@@ -294,25 +284,25 @@ def test_every_objective_has_a_column_and_the_printed_eq_4_no_row():
 
 
 def test_one_path_answers_for_every_objective():
-    found = rows(tables.objectives(mnist(one_path(strongest=45))))
+    found = body(tables.objectives(mnist(one_path(strongest=45))))
     assert found[0] == ["autoencoder", "PGD", "0.05", "45 %", "45 %", "45 %"]
 
 
 def test_without_pgd_no_objective_is_compared():
-    assert rows(tables.objectives(mnist(two_paths("dna"), attacks=["fgsm"]))) == []
+    assert body(tables.objectives(mnist(two_paths("dna"), attacks=["fgsm"]))) == []
 
 
 def test_the_gain_is_against_an_autoencoder_under_the_same_attack():
     text = tables.gains(mnist(one_path(), two_paths("dna", printed=60, strongest=37)))
-    assert header(text) == ["ε", "DNA loses", "gain over the autoencoder, printed", "gain, strongest"]
-    assert rows(text)[0] == ["0.05", "**23**", "**15**", "**2**"]
-    assert [row[0] for row in rows(text)] == ["0.05", "0.10", "0.15"]
+    assert cells(text)[0] == ["ε", "DNA loses", "gain over the autoencoder, printed", "gain, strongest"]
+    assert body(text)[0] == ["0.05", "**23**", "**15**", "**2**"]
+    assert [row[0] for row in body(text)] == ["0.05", "0.10", "0.15"]
 
 
 def test_a_gain_can_be_negative_and_is_paired_by_seed():
     first = one_path(0, 45, 35), two_paths("dna", 0, 60, 50, 30)
     second = one_path(1, 50, 40), two_paths("dna", 1, 65, 55, 35)
-    assert rows(tables.gains(mnist(*first, *second, two_paths("dna", 2))))[0][2:] == [
+    assert body(tables.gains(mnist(*first, *second, two_paths("dna", 2))))[0][2:] == [
         "**15 ± 0**",
         "**−5 ± 0**",
     ]
@@ -349,15 +339,15 @@ def transfer():
 
 def test_one_set_of_images_is_counted_three_ways_at_the_weakest_and_the_strongest_setting(transfer):
     text = tables.ways_of_counting(transfer)
-    assert header(text) == ["pair", "attack", "as printed", "conditioned", "Figure 1's legend"]
-    assert rows(text)[:2] == [
+    assert cells(text)[0] == ["pair", "attack", "as printed", "conditioned", "Figure 1's legend"]
+    assert body(text)[:2] == [
         ["CNN, regular", "FGSM, ℓ∞, ε = 0.05", "50 %", "25 %", "35 %"],
         ["CNN, regular", "PGD, ℓ∞, ε = 0.15", "90 %", "80 %", "85 %"],
     ]
 
 
 def test_a_collapsed_pair_counts_in_none_of_the_three(transfer):
-    found = rows(tables.ways_of_counting(transfer))[2:]
+    found = body(tables.ways_of_counting(transfer))[2:]
     assert [row[0] for row in found] == ["CNN, decorrelated"] * 2
     assert all(row[2:] == ["no value"] * 3 for row in found)
 
@@ -366,7 +356,7 @@ def test_the_legend_weighs_both_directions_alike_within_a_pair_and_pairs_among_e
     extra = pair("cnn", "regular", 1, transfer=transferred("fgsm-linf", 0.05, 30, 60, 10, 40, 56)[:1])
     transfer.trials[0]["values"]["transfer"][-3]["target_wrong"] = 45  # 2 → 1: the pair's mean is 40
     transfer.trials.append(extra)
-    legend = rows(tables.ways_of_counting(transfer))[0][-1]
+    legend = body(tables.ways_of_counting(transfer))[0][-1]
     assert legend.startswith("48 ± ")  # of 40 and 56; over the three rows it would be 45
 
 
@@ -380,14 +370,14 @@ def compared(pearson, there, first, seed=0, accuracy=(0.9, 1.0)):
 
 def test_five_correlations_of_natural_images_each_have_their_column():
     text = tables.correlations(features(compared(0.3, 0.64, 0.25), compared(0.9, 0.9, 0.9, 1, (0.1, 0.9))))
-    assert header(text)[1:] == ["Pearson, entry by entry", "√R², held out", "R², held out",
+    assert cells(text)[0][1:] == ["Pearson, entry by entry", "√R², held out", "R², held out",
                                 "R², first components", "√R², first components"]  # fmt: skip
-    assert rows(text)[0] == ["CNN, regular", "0.30", "0.80", "0.64", "0.25", "0.50"]
-    assert rows(text)[1] == ["fully connected, decorrelated", *["no value"] * 5]
+    assert body(text)[0] == ["CNN, regular", "0.30", "0.80", "0.64", "0.25", "0.50"]
+    assert body(text)[1] == ["fully connected, decorrelated", *["no value"] * 5]
 
 
 def test_r2_below_zero_has_no_root_and_counts_as_none():
-    root, r2 = rows(tables.correlations(features(compared(0.3, -1.0, 0.25))))[0][2:4]
+    root, r2 = body(tables.correlations(features(compared(0.3, -1.0, 0.25))))[0][2:4]
     assert (root, r2) == ("0.00", "−1.00")
 
 
@@ -402,9 +392,9 @@ def test_every_rule_has_a_column_at_the_middle_epsilon():
     rules = {**paths, "mean_probability": 35, "higher_confidence": 36}
     attacked = [counts(1, epsilon=0.05), counts(0, **rules), counts(2, epsilon=0.15)]
     text = tables.rules(mnist(*(autoencoder(arm, attacked=attacked) for arm in ("dna", "dna_printed"))))
-    assert header(text)[1:4] == ["mean path (“avg”)", "either", "both"]
-    assert header(text)[4:] == ["mean probability", "higher confidence"]
-    assert rows(text) == [["DNA, released Eq. 4", "30 %", "50 %", "10 %", "35 %", "36 %"]]
+    assert cells(text)[0][1:4] == ["mean path (“avg”)", "either", "both"]
+    assert cells(text)[0][4:] == ["mean probability", "higher confidence"]
+    assert body(text) == [["DNA, released Eq. 4", "30 %", "50 %", "10 %", "35 %", "36 %"]]
     assert "\n\nPGD at ε = 0.10. " in text
 
 
@@ -419,9 +409,9 @@ def test_each_arm_is_read_by_its_own_classifier_and_by_the_fixed_one():
         fixed=[counts(95, "none", 0.0), counts(61, epsilon=0.05), counts(32, epsilon=0.10)],
     )
     text = tables.classifiers(mnist(trial, epsilons=[0.05, 0.10]))
-    assert header(text) == ["arm", "clean, own", "clean, fixed", "ε = 0.05, own", "ε = 0.05, fixed",
+    assert cells(text)[0] == ["arm", "clean, own", "clean, fixed", "ε = 0.05, own", "ε = 0.05, fixed",
                             "ε = 0.10, own", "ε = 0.10, fixed"]  # fmt: skip
-    assert rows(text) == [["DNA, corrected loss", "99 %", "95 %", "60 %", "61 %", "30 %", "32 %"]]
+    assert body(text) == [["DNA, corrected loss", "99 %", "95 %", "60 %", "61 %", "30 %", "32 %"]]
 
 
 def test_the_free_distance_is_that_of_pairs_without_a_target():

@@ -1,12 +1,12 @@
 """The table and the sentence of chapter 3, from records whose numbers can be counted by hand."""
 
 import pytest
+from markdown_tables import PROVENANCE, rows
 
 from dnabook.records import Record
 from dnabook.tables import feature_correlation as tables
 
 PAIRS = [["cnn", "regular"], ["cnn", "decorrelated"], ["fully_connected", "regular"]]
-PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
 
 
 def recorded(there=0.97, back=0.95, *, seeds=(0, 1), spread=0.0):
@@ -35,13 +35,6 @@ def recorded(there=0.97, back=0.95, *, seeds=(0, 1), spread=0.0):
     ]  # fmt: skip
     config = {"pairs": PAIRS, "training": {"batch_size": 5}}
     return Record("feature_correlation", "smoke", config, trials)
-
-
-def rows(text):
-    """The table of a text: {first cell: the other cells}, the header among them."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first: rest for first, *rest in split}
 
 
 def test_each_column_is_what_its_head_says_and_each_row_a_direction_of_regular_pairs():

@@ -1,13 +1,13 @@
 """Tables and sentences of chapter 2, from records whose numbers can be counted by hand."""
 
 import pytest
+from markdown_tables import PROVENANCE, rows
 
 from dnabook.records import Record
 from dnabook.tables import parametric_distance as tables
 
 EPSILONS = [0.05, 0.10, 0.15, 0.20]
 TARGETS = [None, 1000, 2000, 3000]
-PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"}
 
 
 def distances(rate, seeds=(0, 1)):
@@ -43,13 +43,6 @@ def distances(rate, seeds=(0, 1)):
 
 def falling(epsilon, target, seed):
     return 90 - target // 100 + round(20 * epsilon)
-
-
-def rows(text):
-    """The table of a text: {first cell: the other cells}, the header among them."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first: rest for first, *rest in split}
 
 
 def test_rank_correlation_is_given_with_and_without_the_pairs_that_nothing_pushes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from markdown_tables import cells
 
 from dnabook.records import Record
 from dnabook.tables import shared_layers as tables
@@ -48,16 +49,10 @@ def every_seed_is_whole(monkeypatch):
     monkeypatch.setattr(Record, "whole_seeds", property(lambda record: record.seeds))
 
 
-def rows(text):
-    """The table of a text as lists of cells, the header first."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
 def test_each_architecture_has_its_row_with_size_quality_and_what_it_saves():
     record = layers("unshared_2", "unshared_6", "matched_6")
     text = tables.architectures(record, epsilon=0.10)
-    assert rows(text) == [
+    assert cells(text) == [
         ["architecture", "parameters", "squared error", "clean", "PGD, printed", "PGD, strongest"],
         ["unshared 2", "224,552", "0.0200 ± 0.0000", "70 ± 0 %", "40 ± 0 %", "20 ± 0 %"],
         ["unshared 6", "417,000", "0.0200 ± 0.0000", "93 ± 0 %", "63 ± 0 %", "31 ± 0 %"],
@@ -68,7 +63,7 @@ def test_each_architecture_has_its_row_with_size_quality_and_what_it_saves():
 
 
 def test_another_epsilon_can_be_asked_for():
-    (_, row) = rows(tables.architectures(layers("unshared_2"), epsilon=0.05))
+    (_, row) = cells(tables.architectures(layers("unshared_2"), epsilon=0.05))
     assert row[-2:] == ["45 ± 0 %", "25 ± 0 %"]
 
 
@@ -81,7 +76,7 @@ def test_each_pair_of_architectures_has_a_row_for_either_attack():
     strongest = [
         "above, 1 ± 0", "above, 10 ± 0", "above, 10 ± 0", "above, 1 ± 0", "above, 6 ± 0", "above, 3 ± 0",
     ]  # fmt: skip
-    assert rows(text) == [
+    assert cells(text) == [
         ["unshared layers", "attack", "laptop"],
         *([label, "printed", lead] for label, lead in zip(labels, printed, strict=True)),
         *([label, "strongest", lead] for label, lead in zip(labels, strongest, strict=True)),
@@ -93,7 +88,7 @@ def test_a_lead_has_its_sign_and_is_level_where_its_interval_contains_zero():
     def shift(arm, seed):
         return {"unshared_4": -10, "matched_6": 4 * seed}.get(arm, 0)
 
-    found = rows(tables.differences(layers(shift=shift), [], epsilon=0.10))
+    found = cells(tables.differences(layers(shift=shift), [], epsilon=0.10))
     lead = {label: cell for label, attack, cell in found if attack == "printed"}
     assert lead["4 unshared against 2"] == "below, −7 ± 0"
     assert lead["2 with as many parameters as 6 against 2"] == "level, 4 ± 25"
@@ -102,20 +97,20 @@ def test_a_lead_has_its_sign_and_is_level_where_its_interval_contains_zero():
 def test_scales_stand_side_by_side_each_with_its_caption():
     small, large = layers(), layers(scale="paper", shift=lambda arm, seed: 5 * (arm == "unshared_6"))
     text = tables.differences(large, [small, large], epsilon=0.10)
-    assert rows(text)[0] == ["unshared layers", "attack", "laptop", "paper"]
-    assert rows(text)[2] == ["6 against 4", "printed", "above, 20 ± 0", "above, 25 ± 0"]
+    assert cells(text)[0] == ["unshared layers", "attack", "laptop", "paper"]
+    assert cells(text)[2] == ["6 against 4", "printed", "above, 20 ± 0", "above, 25 ± 0"]
     assert text.endswith(f"counts as *level*. {small.caption()}; {large.caption()}.")
 
 
 def test_a_scale_of_one_seed_is_left_out_and_one_that_is_alone_stands_for_itself():
     one, two = layers(seeds=(0,)), layers(scale="paper")
-    assert rows(tables.differences(two, [one, two], epsilon=0.10))[0][2:] == ["paper"]
-    alone = rows(tables.differences(one, [one, None], epsilon=0.10))
+    assert cells(tables.differences(two, [one, two], epsilon=0.10))[0][2:] == ["paper"]
+    alone = cells(tables.differences(one, [one, None], epsilon=0.10))
     assert alone[0][2:] == ["laptop"] and alone[1] == ["4 unshared against 2", "printed", "level, 3"]
 
 
 def test_an_architecture_that_is_not_recorded_has_no_value():
-    found = rows(tables.differences(layers("unshared_2", "unshared_6", "matched_6"), [], epsilon=0.10))
+    found = cells(tables.differences(layers("unshared_2", "unshared_6", "matched_6"), [], epsilon=0.10))
     leads = {label: cell for label, attack, cell in found if attack == "printed"}
     assert leads["6 against 2 with as many parameters"] == "above, 21 ± 0"
     assert leads["2 with a code of 16 against 64"] == leads["6 against 4"] == "level, no value"

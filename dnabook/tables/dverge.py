@@ -6,7 +6,6 @@ Pairs that had lost a model before DVERGE began are counted, and left out of the
 from __future__ import annotations
 
 from dnabook import figures, summaries
-from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import BySeed, difference, order, over, percent
 from dnabook.tables import points
@@ -36,8 +35,8 @@ def before_and_after(record: Record, *, epsilon: float) -> str:
             for conditioned in (False, True)
             for epoch in (0, last)
         ]
-        natural = [percent(_accuracy(kept, start, epoch)) for epoch in (0, last)]
-        rows.append([_label(start), f"{lost} of {of}", *rates, *natural])
+        natural = (summaries.natural_by_seed(kept, epoch=epoch, **_where(start)) for epoch in (0, last))
+        rows.append([_label(start), f"{lost} of {of}", *rates, *(percent(over(by)) for by in natural)])
     transfer = ["transfer before", f"after {last} epochs", "conditioned, before", "after"]
     header = ["pair", "collapsed before", *transfer, "accuracy before", "after"]
     caption = f"PGD-ℓ∞ at ε = {epsilon:.2f}, both directions averaged. {record.caption()}."
@@ -113,8 +112,3 @@ def _label(start: Start) -> str:
 def _transfer(kept: Record, start: Start, epoch: int, epsilon: float, *, conditioned: bool = False) -> BySeed:
     where = {"epoch": epoch, "epsilon": epsilon, **_where(start)}
     return summaries.transfer_by_seed(kept, conditioned=conditioned, **where)
-
-
-def _accuracy(kept: Record, start: Start, epoch: int) -> MeanInterval:
-    rows = kept.rows("epochs", epoch=epoch, **_where(start))
-    return over(summaries.by_seed((row["seed"], summaries.mean(row["accuracy"])) for row in rows))

@@ -202,7 +202,7 @@ def gains(mnist: Record) -> str:
         changes = difference(before, after), *map(difference, (before, after), one_path)
         rows.append([f"{epsilon:.2f}", *(f"**{points(change)}**" for change in changes)])
     header = ["ε", "DNA loses", "gain over the autoencoder, printed", "gain, strongest"]
-    caption = "Percentage points, PGD. *DNA loses*: from Eq. 10 as printed to the strongest of all objectives."
+    caption = "Percentage points, PGD. *DNA loses*: from Eq. 10 as printed to the strongest objective."
     return f"{table(header, rows)}\n\n{caption}"
 
 
