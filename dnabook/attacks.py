@@ -202,6 +202,40 @@ def paths(
     return PathObjective(reconstructor, y, variant, batch)
 
 
+@dataclass(frozen=True, eq=False)
+class UserObjective(OfModel):
+    """A loss aimed at a reader who has the paths' answers and no label: `mean_probability`, `consensus`."""
+
+    labels: Tensor
+    agreed: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        check_labels(x, self.labels)
+        logs, labels = self.model(x).log_softmax(2), self.labels[:, None]  # (N, P, 10), (N, 1)
+        if self.agreed:
+            return logs.amin(1).scatter(1, labels, -torch.inf).amax(1)
+        return -logs.logsumexp(1).gather(1, labels).squeeze(1)
+
+
+def mean_probability(reconstructor: Reconstructor, y: Tensor) -> UserObjective:
+    """Minus the log of the probability that all paths together give the true class (N,), up to a constant.
+
+    Raising it misleads a reader who averages the paths' probabilities. Raises ValueError on a negative class.
+    """
+    _check_classes(y)
+    return UserObjective(reconstructor, y, agreed=False)
+
+
+def consensus(reconstructor: Reconstructor, y: Tensor) -> UserObjective:
+    """max over wrong classes k of min over paths i of log pᵢ(k): how far all are led to one wrong class.
+
+    Raising it misleads a reader who distrusts an image on which the paths differ. y: the true classes (N,).
+    Raises ValueError on a negative class.
+    """
+    _check_classes(y)
+    return UserObjective(reconstructor, y, agreed=True)
+
+
 # --- Attacks -------------------------------------------------------------------------------------
 
 

@@ -24,10 +24,12 @@ from dnabook.attacks import (
     L2,
     PATH_VARIANTS,
     Linf,
+    consensus,
     craft,
     fgsm,
     in_input_units,
     l2_radius,
+    mean_probability,
     paths,
     pgd,
     released_fgsm_l2,
@@ -1096,6 +1098,48 @@ def test_path_objectives_of_a_digit_autoencoder_are_the_cross_entropies_of_its_r
     model = Reconstructor(autoencoder, classifier)
     torch.testing.assert_close(paths(model, y)(x), torch.minimum(ce1, ce2))
     torch.testing.assert_close(paths(model, y, "printed")(x), ce1**2 + ce2**2)
+
+
+# --- Objectives aimed at a reader without labels -------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_objectives_aimed_at_a_reader_equal_their_hand_computation(number, faces):
+    model, (x, y) = Readers(number), faces
+    w, flat = model.weight.detach().numpy(), x.flatten(1).numpy()
+    logits = np.stack([flat @ each for each in w], 1)
+    p = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)  # (N, paths, 10)
+    rows = np.arange(len(y))
+    averaged = -np.log(p.mean(1)[rows, y.numpy()]) - np.log(number)
+    torch.testing.assert_close(mean_probability(model, y)(x).detach(), torch.from_numpy(averaged))
+    least = np.log(p).min(1)
+    least[rows, y.numpy()] = -np.inf
+    torch.testing.assert_close(consensus(model, y)(x).detach(), torch.from_numpy(least.max(1)))
+
+
+def test_consensus_leads_both_paths_to_one_wrong_class(faces):
+    """Path 1 is sure of class 1 and path 2 of class 2, but both give class 3 a little."""
+    logits = torch.full((1, 2, 10), -20.0)
+    logits[0, 0, 1], logits[0, 1, 2], logits[0, :, 3] = 5.0, 5.0, 3.0
+    found = consensus(lambda x: logits, torch.tensor([0]))(faces[0][:1])
+    torch.testing.assert_close(found, logits.log_softmax(2)[:, 0, 3])
+    assert consensus(lambda x: logits, torch.tensor([3]))(faces[0][:1]) < -20  # that class is the true one
+
+
+def test_raising_them_misleads_who_they_are_aimed_at(readers, faces):
+    x, y = faces
+    ball, keep = Linf(0.3), {"random_start": False}
+    for aim in (mean_probability, consensus):
+        x_adv = pgd(aim(readers, y), x, ball, **keep)
+        assert (aim(readers, y)(x_adv) > aim(readers, y)(x)).all()
+    answers = readers(pgd(consensus(readers, y), x, Linf(1.0), **keep)).argmax(2)
+    assert (answers[:, 0] == answers[:, 1]).float().mean() > 0.5 and (answers != y[:, None]).all()
+
+
+@pytest.mark.parametrize("aim", [mean_probability, consensus])
+def test_objectives_aimed_at_a_reader_refuse_negative_classes(aim, readers):
+    with pytest.raises(ValueError, match="classes are 0 or more, got -1"):
+        aim(readers, torch.tensor([0, -1]))
 
 
 # --- The released ℓ2 attacks ---------------------------------------------------------------------

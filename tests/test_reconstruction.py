@@ -5,12 +5,22 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy
 
 from dnabook import attacks, autoencoders, data, measures, records, training
 from dnabook.autoencoders import Reconstructor, cifar10_autoencoder, mnist_autoencoder, mnist_classifier
-from dnabook.experiments import Context, autoencoder_cifar, autoencoder_mnist, reconstruction, shared_layers
+from dnabook.experiments import (
+    Context,
+    autoencoder_cifar,
+    autoencoder_mnist,
+    disagreement,
+    reconstruction,
+    shared_layers,
+)
 from dnabook.experiments.reconstruction import ARMS, OBJECTIVES, RULES, Arm, Training, right
 
 CPU = Context(device=torch.device("cpu"))
@@ -618,6 +628,72 @@ def test_cifar10_that_comes_between_training_and_test_images_stops_the_trial(mon
     monkeypatch.setattr(data, "load_or_stand_in", lambda name, split="train", **options: found[split])
     with pytest.raises(data.DownloadError, match="training images are color-mnist, test images cifar10"):
         autoencoder_cifar.run(autoencoder_cifar.SCALES["smoke"], {"arm": "dna"}, 0, CPU)
+
+
+# --- Do two answers give an attack away? ---------------------------------------------------------
+
+
+def test_what_a_reader_notices_is_counted_by_hand():
+    """Class 0: both paths right; they differ, the mean right; both wrong alike; both wrong apart."""
+    probabilities = torch.full((4, 2, 10), 1e-6)
+    for image, path, cls, p in (
+        (0, 0, 0, 0.9), (0, 1, 0, 0.8), (1, 0, 0, 0.9), (1, 1, 1, 0.6), (1, 1, 0, 0.4),
+        (2, 0, 3, 0.9), (2, 1, 3, 0.9), (3, 0, 3, 0.9), (3, 1, 4, 0.9),
+    ):  # fmt: skip
+        probabilities[image, path, cls] = p
+    logits = probabilities.log()
+    found = disagreement.noticed(logits, torch.zeros(4, dtype=torch.long), logits[:1])
+    assert {key: found[key] for key in ("differ", "wrong", "unnoticed", "n")} == {
+        "differ": 2, "wrong": 2, "unnoticed": 1, "n": 4,
+    }  # fmt: skip
+    assert found["auroc"] == 0.5  # of the two misread images one diverges less than the clean one, one more
+
+
+def test_without_a_misread_image_nothing_is_told_apart():
+    logits = torch.eye(10)[:4, None].expand(4, 2, 10) * 9
+    found = disagreement.noticed(logits, torch.arange(4), logits)
+    assert found["wrong"] == found["differ"] == 0 and math.isnan(found["auroc"])
+
+
+@pytest.mark.parametrize("paths", [1, 2, 3])
+def test_divergence_is_scipy_s_jensen_shannon_distance_squared_for_two_paths_and_none_for_one(paths):
+    logits = torch.randn(20, paths, 10)
+    found, p = disagreement.divergence(logits), logits.double().softmax(2).numpy()
+    if paths == 2:
+        expected = jensenshannon(p[:, 0], p[:, 1], axis=1) ** 2
+    elif paths == 1:
+        expected = np.zeros(20)
+    else:  # the mean distance to the mean distribution
+        expected = np.stack([entropy(p[:, i], p.mean(1), axis=1) for i in range(3)]).mean(0)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+
+
+def test_auroc_is_the_chance_that_a_positive_is_larger():
+    positive, negative = torch.tensor([3.0, 1.0]), torch.tensor([2.0, 1.0, 0.0])
+    assert disagreement._auroc(positive, negative) == pytest.approx((3 + 1.5) / 6)
+
+
+def test_the_record_of_disagreement_has_every_attack_at_every_epsilon(smoke):
+    config, record = disagreement.SCALES["smoke"], smoke("disagreement")
+    for trial in record.trials:
+        rows = trial["values"]["noticed"]
+        assert [(r["attack"], r["epsilon"]) for r in rows] == [
+            ("none", 0.0), ("noise", 0.10), ("printed", 0.10), ("consensus", 0.10),
+        ]  # fmt: skip
+        assert all(r["unnoticed"] <= r["wrong"] <= r["n"] == config.test_images for r in rows)
+        assert all(r["wrong"] - r["unnoticed"] <= r["differ"] for r in rows)
+        by = {r["attack"]: r for r in rows}
+        assert by["printed"]["wrong"] > by["none"]["wrong"]
+        assert by["consensus"]["differ"] < by["printed"]["differ"]
+
+
+def test_noise_moves_every_pixel_by_epsilon_but_at_the_bounds(mnist_test):
+    few = mnist_test[:20]
+    moved = disagreement._noise(few, 0.1, 0)
+    inside = (few.x > 0.1) & (few.x < 0.9)
+    torch.testing.assert_close((moved - few.x).abs()[inside], torch.full_like(few.x[inside], 0.1))
+    assert moved.min() >= 0 and moved.max() <= 1 and 0.4 < (moved > few.x)[inside].float().mean() < 0.6
+    assert not torch.equal(moved, disagreement._noise(few, 0.1, 1))
 
 
 # --- The architectures of Figure 10 --------------------------------------------------------------
