@@ -699,6 +699,35 @@ def _one_path(objective: str) -> Callable[[Record], Judgement]:
     return rule
 
 
+def _consensus(other: str, *objectives: str) -> Callable[[Record], Judgement]:
+    """Do the two paths agree on fewer of the misread digits than another autoencoder's, at every ε?"""
+
+    def rule(record: Record) -> Judgement:
+        if other not in record.config["arms"]:
+            return Judgement("this control is not recorded at this scale", 0, OPEN)
+        texts, fewer = [], []
+        for objective in (name for name in objectives if name in record.config["objectives"]):
+            shares = []
+            for epsilon in record.config["epsilons"]:
+                where = {"attack": objective, "epsilon": epsilon}
+                dna, control = (
+                    summaries.noticed_by_seed(record, "agreed", arm=arm, **where) for arm in ("dna", other)
+                )
+                fewer.append(difference(control, dna))
+                shares.append(f"{_share(dna)} against {_share(control)}")
+            texts.append(f"{AIMED_AT[objective]} {', '.join(shares)}")
+        text = f"of the misread digits both paths agree, at rising ε, on: {'; '.join(texts)}"
+        return Judgement(text, min((each.n for each in fewer), default=0), worst(map(verdict, fewer)))
+
+    return rule
+
+
+AIMED_AT = {
+    "printed": "Eq. 10", "corrected": "smaller loss", "mean_probability": "mean probability",
+    "consensus": "both alike",
+}  # fmt: skip
+
+
 def _larger_gap(mnist: Record, cifar: Record) -> Judgement:
     if any("pgd" not in record.config["attacks"] for record in (mnist, cifar)):
         return Judgement("PGD is not recorded at this scale", 0, OPEN)
@@ -827,6 +856,13 @@ CLAIMS = (
           "five examples", 6, ("autoencoder_mnist",), _one_path("printed")),
     Claim("C12b", "… when the attack raises the smaller loss", UNTESTED, 6, ("autoencoder_mnist",),
           _one_path("corrected")),
+    Claim("C20", "Its two paths seldom agree on a wrong answer, against λ = 0 (discussion)",
+          "“less likely”", 6, ("disagreement",),
+          _consensus("dna_regular", "printed", "corrected", "mean_probability")),
+    Claim("C20b", "… where the attack asks for agreement", UNTESTED, 6, ("disagreement",),
+          _consensus("dna_regular", "consensus")),
+    Claim("C20c", "… against two autoencoders that share nothing", UNTESTED, 6, ("disagreement",),
+          _consensus("two_autoencoders", *AIMED_AT)),
     Claim("C13", "The gap is larger on CIFAR-10 than on MNIST (Figs. 6, 8)", "“more pronounced”", 7,
           ("autoencoder_mnist", "autoencoder_cifar"), _larger_gap),
     Claim("C14a", "More unshared layers, more images saved (Fig. 10, PGD, Eq. 10 as printed)",

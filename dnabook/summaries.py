@@ -225,6 +225,24 @@ def quality_by_seed(record: Record, reading: str, part: int | None = None, **whe
     return found
 
 
+def noticed_by_seed(record: Record, reading: str, **where: Any) -> BySeed:
+    """Of `disagreement`, what a reader without labels sees under an attack at an ε, by seed.
+
+    reading: "wrong", "differ" or "unnoticed", shares of all images; "agreed", the share of the misread images
+    on which the paths agree; "auroc", how well their divergence tells those from unattacked images. nan where
+    nothing is misread.
+    """
+
+    def read(row: dict[str, Any]) -> float:
+        if reading == "auroc":
+            return row["auroc"]
+        if reading == "agreed":
+            return row["unnoticed"] / row["wrong"] if row["wrong"] else math.nan
+        return row[reading] / row["n"]
+
+    return by_seed((row["seed"], read(row)) for row in _trials(record, where).rows("noticed", **where))
+
+
 def order(effect: MeanInterval, below: str = "below", level: str = "level with", above: str = "above") -> str:
     """Where the first of two arms lies, in a word, by the interval of their `difference`.
 

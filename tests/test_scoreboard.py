@@ -682,6 +682,42 @@ def test_a_control_is_read_by_the_same_rule_and_an_autoencoder_by_its_one_path()
     assert against["dna_regular"].mean == pytest.approx(0.45)
 
 
+@pytest.mark.parametrize(
+    ("id", "other", "asked"),
+    [("C20", "dna_regular", ("printed", "corrected", "mean_probability")),
+     ("C20b", "dna_regular", ("consensus",)),
+     ("C20c", "two_autoencoders", ("printed", "corrected", "mean_probability", "consensus"))],
+)  # fmt: skip
+def test_paths_must_agree_on_fewer_of_the_misread_digits_under_each_attack_of_the_claim(id, other, asked):
+    every = ("printed", "corrected", "mean_probability", "consensus")
+
+    def judged(shares, objectives):
+        """Of 50 misread digits shares[arm] are agreed on under these objectives, under others one in two."""
+        trials = [
+            {
+                "setting": {"arm": arm}, "seed": seed,
+                "values": {
+                    "noticed": [
+                        {"attack": o, "epsilon": e, "n": 100, "wrong": 50,
+                         "unnoticed": share if o in objectives else 25}
+                        for o in every for e in (0.05, 0.10)
+                    ]
+                },
+            }
+            for arm, share in shares.items() for seed in (0, 1)
+        ]  # fmt: skip
+        config = {"arms": list(shares), "objectives": list(every), "epsilons": [0.05, 0.10]}
+        return claim(id).judge(Record("disagreement", "laptop", config, trials))
+
+    assert judged({"dna": 10, other: 30}, asked).verdict == REPRODUCED
+    assert (
+        "20 ± 0 % against 60 ± 0 %, 20 ± 0 % against 60 ± 0 %" in judged({"dna": 10, other: 30}, asked).ours
+    )
+    assert judged({"dna": 30, other: 10}, asked).verdict == NOT
+    assert judged({"dna": 10, other: 30}, asked[1:]).verdict == NOT  # under one of them they agree as often
+    assert judged({"dna": 10}, asked).verdict == OPEN
+
+
 @pytest.mark.parametrize(("cifar", "expected"), [((70, 71), REPRODUCED), ((50, 51), NOT)])
 def test_the_larger_gap_is_cifars(cifar, expected):
     mnist, other = (

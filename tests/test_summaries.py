@@ -333,3 +333,25 @@ def test_natural_accuracy_is_that_of_an_epoch_over_both_models_of_each_pair():
     record = Record("dverge", "smoke", {}, trials)
     found = summaries.natural_by_seed(record, epoch=1, arm="a")
     assert found == {0: pytest.approx(0.7), 3: pytest.approx(0.7)}
+
+
+def test_what_a_reader_notices_is_a_share_of_all_images_or_of_the_misread_ones():
+    row = {
+        "attack": "pgd",
+        "epsilon": 0.1,
+        "n": 200,
+        "wrong": 50,
+        "differ": 20,
+        "unnoticed": 40,
+        "auroc": 0.7,
+    }
+    other = {**row, "epsilon": 0.2, "wrong": 0, "unnoticed": 0}
+    one = {"setting": {"arm": "dna"}, "seed": 3, "values": {"noticed": [row, other]}}
+    record = Record("disagreement", "smoke", {}, [one])
+
+    def read(reading, epsilon=0.1):
+        return summaries.noticed_by_seed(record, reading, arm="dna", epsilon=epsilon)
+
+    expected = {"wrong": 0.25, "differ": 0.1, "unnoticed": 0.2, "agreed": 0.8, "auroc": 0.7}
+    assert {reading: read(reading)[3] for reading in expected} == expected
+    assert math.isnan(read("agreed", 0.2)[3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from markdown_tables import rows
+from markdown_tables import PROVENANCE, rows
 
 from dnabook.records import Record
 from dnabook.tables import dual_neck_autoencoder as tables
@@ -51,7 +51,7 @@ def digits(*arms, objectives=("printed", "corrected"), seeds=(0, 1)):
                 ],
                 "quality": {"mse": [0.015]} if arm == "autoencoder" else QUALITY,
             },
-            "provenance": {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:00"},
+            "provenance": PROVENANCE,
         }
         for arm in arms or BASE for seed in seeds
     ]  # fmt: skip
@@ -149,3 +149,66 @@ def test_one_path_alone_is_counted_for_each_recorded_objective_and_epsilon(objec
     }
     told = "Share of images of which exactly one path is read correctly under PGD"
     assert text.endswith(f"{told}. {record.caption()}.")
+
+
+# --- Do two answers give an attack away? ---------------------------------------------------------
+
+AIMS = ("printed", "consensus")
+UNNOTICED = {"dna": 10, "dna_regular": 30, "two_autoencoders": 5}  # of 100, under Eq. 10 at ε = 0.05
+
+
+def noticing(*arms, seeds=(0, 1), spread=0):
+    """Of 100 digits 40 are misread, UNNOTICED[arm] of them by both paths alike; more the later the row."""
+
+    def row(arm, seed, attack, epsilon):
+        later = ("none", "noise", *AIMS).index(attack) + 2 * (epsilon == 0.10)
+        unnoticed = UNNOTICED[arm] + 2 * (later - 2) + spread * seed * (arm == "dna")
+        return {
+            "attack": attack, "epsilon": epsilon, "n": 100, "wrong": 40, "differ": 50 + later,
+            "unnoticed": unnoticed, "auroc": 0.5 + later / 100,
+        }  # fmt: skip
+
+    trials = [
+        {
+            "setting": {"arm": arm}, "seed": seed, "provenance": PROVENANCE,
+            "values": {
+                "noticed": [
+                    row(arm, seed, "none", 0.0),
+                    *(row(arm, seed, attack, e) for attack in ("noise", *AIMS) for e in EPSILONS),
+                ]
+            },
+        }
+        for arm in arms for seed in seeds
+    ]  # fmt: skip
+    config = {"arms": list(arms), "objectives": list(AIMS), "epsilons": EPSILONS}
+    return Record("disagreement", "smoke", config, trials)
+
+
+def test_each_attack_has_a_row_for_each_autoencoder_and_nothing_stands_for_unattacked_digits():
+    text = tables.disagreement(noticing(*UNNOTICED), epsilon=0.05)
+    found = rows(text, 2)
+    assert found["attack on", "autoencoder"] == [
+        "wrong", "paths differ", "wrong and unnoticed", "agreed where wrong", "AUROC",
+    ]  # fmt: skip
+    assert found["Eq. 10 as printed", "DNA, λ = 0"] == [
+        "40 ± 0 %", "52 ± 0 %", "30 ± 0 %", "75 ± 0 %", "0.52 ± 0.00",
+    ]  # fmt: skip
+    assert found["nothing", "DNA (released Eq. 4)"][1:3] == ["50 ± 0 %", "6 ± 0 %"]
+    assert found["both paths alike", "two autoencoders, λ = 0"][2:4] == ["7 ± 0 %", "18 ± 0 %"]
+    assert len(found) == 1 + 4 * 3 and "PGD at ε = 0.05." in text
+
+
+def test_unnoticed_digits_are_compared_seed_by_seed_with_both_controls():
+    assert tables.fewer_unnoticed(noticing(*UNNOTICED), epsilon=0.10).endswith(
+        "- Against the one with λ = 0: Eq. 10 as printed **below** (−20 ± 0 points); both paths alike "
+        "**below** (−20 ± 0 points).\n"
+        "- Against two autoencoders: Eq. 10 as printed **above** (5 ± 0 points); both paths alike **above** "
+        "(5 ± 0 points)."
+    )
+    wide = tables.fewer_unnoticed(noticing(*UNNOTICED, spread=60), epsilon=0.05)
+    assert "Eq. 10 as printed **level with** (10 ± 381 points)" in wide
+
+
+def test_a_control_that_is_not_recorded_has_no_line():
+    text = tables.fewer_unnoticed(noticing("dna", "dna_regular"), epsilon=0.05)
+    assert "λ = 0" in text and "two autoencoders" not in text

@@ -6,8 +6,8 @@ from typing import Any
 
 from dnabook import summaries
 from dnabook.records import Record
-from dnabook.summaries import PLAIN
-from dnabook.tables import quality, right
+from dnabook.summaries import PLAIN, BySeed, difference, order, over, percent, plain
+from dnabook.tables import points, quality, right
 
 NAMES = {
     "autoencoder": "autoencoder",
@@ -23,6 +23,16 @@ RULES = {
     "both": "both paths",
     "mean_probability": "mean probability, no label needed",
     "higher_confidence": "higher confidence, no label needed",
+}
+
+
+ATTACKED = {
+    "none": "nothing",
+    "noise": "random signs",
+    "printed": "Eq. 10 as printed",
+    "corrected": "the smaller loss",
+    "mean_probability": "the mean probability",
+    "consensus": "both paths alike",
 }
 
 
@@ -125,3 +135,60 @@ def exactly_one(record: Record) -> str:
     ]
     told = "Share of images of which exactly one path is read correctly under PGD"
     return f"{summaries.table(['autoencoder', *columns], rows)}\n\n{told}. {record.caption()}."
+
+
+def disagreement(record: Record, *, epsilon: float) -> str:
+    """Of `disagreement`: what a reader without labels misreads and notices, for each attack and autoencoder.
+
+    "What a user could do", below the live table.
+    """
+
+    def told(reading: str, arm: str, attack: str) -> BySeed:
+        where = {"attack": attack, "epsilon": epsilon if attack != "none" else 0.0}
+        return summaries.noticed_by_seed(record, reading, arm=arm, **where)
+
+    attacks, shares = (
+        ("none", "noise", *record.config["objectives"]),
+        ("wrong", "differ", "unnoticed", "agreed"),
+    )
+    rows = [
+        [
+            ATTACKED[attack], NAMES[arm],
+            *(percent(over(told(reading, arm, attack))) for reading in shares),
+            plain(over(told("auroc", arm, attack))),
+        ]
+        for attack in attacks for arm in record.config["arms"]
+    ]  # fmt: skip
+    header = [
+        "attack on", "autoencoder", "wrong", "paths differ", "wrong and unnoticed", "agreed where wrong",
+        "AUROC",
+    ]  # fmt: skip
+    return (
+        f"{summaries.table(header, rows, left=2)}\n\nPGD at ε = {epsilon:.2f}. *Wrong*: by the mean "
+        "probability. *Unnoticed*: the paths agree. *AUROC*: the chance that a misread image has a larger "
+        "divergence between the paths' probabilities (Jensen and Shannon's) than one that nobody attacked; a "
+        f"half is guessing. {record.caption()}."
+    )
+
+
+def fewer_unnoticed(record: Record, *, epsilon: float) -> str:
+    """Of `disagreement`: by how much fewer digits are wrong and unnoticed with the DNA, attack by attack.
+
+    "What a user could do", below the table.
+    """
+    lines = []
+    for other, name in (("dna_regular", "the one with λ = 0"), ("two_autoencoders", "two autoencoders")):
+        if other in record.config["arms"]:
+            gaps = []
+            for attack in record.config["objectives"]:
+                where = {"attack": attack, "epsilon": epsilon}
+                dna, control = (
+                    summaries.noticed_by_seed(record, "unnoticed", arm=arm, **where) for arm in ("dna", other)
+                )
+                gap = difference(dna, control)
+                gaps.append(f"{ATTACKED[attack]} **{order(gap)}** ({points(gap)} points)")
+            lines.append(f"- Against {name}: {'; '.join(gaps)}.")
+    return (
+        f"Digits wrong and unnoticed at ε = {epsilon:.2f}, the DNA seed by seed, an interval that contains "
+        "zero counting as *level with*:\n\n" + "\n".join(lines)
+    )
