@@ -702,22 +702,46 @@ def _one_path(objective: str) -> Callable[[Record], Judgement]:
 def _consensus(other: str, *objectives: str) -> Callable[[Record], Judgement]:
     """Do the two paths agree on fewer of the misread digits than another autoencoder's, at every ε?"""
 
+    def fewer(record: Record, objective: str, epsilon: float) -> tuple[str, MeanInterval]:
+        dna, control = _noticed(record, "agreed", other, objective, epsilon)
+        return f"{_share(dna)} against {_share(control)}", difference(control, dna)
+
+    return _against(other, objectives, "of the misread digits both paths agree, at rising ε, on", fewer)
+
+
+def _told_apart(other: str, *objectives: str) -> Callable[[Record], Judgement]:
+    """Does the paths' divergence tell misread digits from unattacked ones better than another's?"""
+
+    def better(record: Record, objective: str, epsilon: float) -> tuple[str, MeanInterval]:
+        dna, control = _noticed(record, "auroc", other, objective, epsilon)
+        texts = (plain(summaries.over(each)) for each in (dna, control))
+        return " against ".join(texts), difference(dna, control)
+
+    return _against(other, objectives, "AUROC at rising ε", better)
+
+
+def _noticed(record: Record, reading: str, other: str, objective: str, epsilon: float) -> list[BySeed]:
+    """A reading of `summaries.noticed_by_seed` of the DNA, and of the other autoencoder."""
+    where = {"attack": objective, "epsilon": epsilon}
+    return [summaries.noticed_by_seed(record, reading, arm=arm, **where) for arm in ("dna", other)]
+
+
+def _against(
+    other: str, objectives: tuple[str, ...], what: str,
+    compare: Callable[[Record, str, float], tuple[str, MeanInterval]],
+) -> Callable[[Record], Judgement]:  # fmt: skip
+    """The judgement of a comparison of the DNA with another autoencoder, under every attack at every ε."""
+
     def rule(record: Record) -> Judgement:
         if other not in record.config["arms"]:
             return Judgement("this control is not recorded at this scale", 0, OPEN)
-        texts, fewer = [], []
+        texts, leads = [], []
         for objective in (name for name in objectives if name in record.config["objectives"]):
-            shares = []
-            for epsilon in record.config["epsilons"]:
-                where = {"attack": objective, "epsilon": epsilon}
-                dna, control = (
-                    summaries.noticed_by_seed(record, "agreed", arm=arm, **where) for arm in ("dna", other)
-                )
-                fewer.append(difference(control, dna))
-                shares.append(f"{_share(dna)} against {_share(control)}")
-            texts.append(f"{AIMED_AT[objective]} {', '.join(shares)}")
-        text = f"of the misread digits both paths agree, at rising ε, on: {'; '.join(texts)}"
-        return Judgement(text, min((each.n for each in fewer), default=0), worst(map(verdict, fewer)))
+            found = [compare(record, objective, epsilon) for epsilon in record.config["epsilons"]]
+            texts.append(f"{AIMED_AT[objective]} {', '.join(text for text, _ in found)}")
+            leads += [lead for _, lead in found]
+        n = min((lead.n for lead in leads), default=0)
+        return Judgement(f"{what}: {'; '.join(texts)}", n, worst(map(verdict, leads)))
 
     return rule
 
@@ -861,7 +885,9 @@ CLAIMS = (
           _consensus("dna_regular", "printed", "corrected", "mean_probability")),
     Claim("C20b", "… where the attack asks for agreement", UNTESTED, 6, ("disagreement",),
           _consensus("dna_regular", "consensus")),
-    Claim("C20c", "… against two autoencoders that share nothing", UNTESTED, 6, ("disagreement",),
+    Claim("C20c", "… at equal false alarms: told apart from unattacked digits by how far the paths diverge",
+          UNTESTED, 6, ("disagreement",), _told_apart("dna_regular", *AIMED_AT)),
+    Claim("C20d", "… against two autoencoders that share nothing", UNTESTED, 6, ("disagreement",),
           _consensus("two_autoencoders", *AIMED_AT)),
     Claim("C13", "The gap is larger on CIFAR-10 than on MNIST (Figs. 6, 8)", "“more pronounced”", 7,
           ("autoencoder_mnist", "autoencoder_cifar"), _larger_gap),

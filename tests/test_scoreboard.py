@@ -686,7 +686,7 @@ def test_a_control_is_read_by_the_same_rule_and_an_autoencoder_by_its_one_path()
     ("id", "other", "asked"),
     [("C20", "dna_regular", ("printed", "corrected", "mean_probability")),
      ("C20b", "dna_regular", ("consensus",)),
-     ("C20c", "two_autoencoders", ("printed", "corrected", "mean_probability", "consensus"))],
+     ("C20d", "two_autoencoders", ("printed", "corrected", "mean_probability", "consensus"))],
 )  # fmt: skip
 def test_paths_must_agree_on_fewer_of_the_misread_digits_under_each_attack_of_the_claim(id, other, asked):
     every = ("printed", "corrected", "mean_probability", "consensus")
@@ -716,6 +716,25 @@ def test_paths_must_agree_on_fewer_of_the_misread_digits_under_each_attack_of_th
     assert judged({"dna": 30, other: 10}, asked).verdict == NOT
     assert judged({"dna": 10, other: 30}, asked[1:]).verdict == NOT  # under one of them they agree as often
     assert judged({"dna": 10}, asked).verdict == OPEN
+
+
+@pytest.mark.parametrize(("dna", "expected"), [(0.8, REPRODUCED), (0.6, NOT)])
+def test_a_larger_divergence_must_tell_more_of_the_dna_s_misread_digits_apart(dna, expected):
+    every = ("printed", "corrected", "mean_probability", "consensus")
+    auroc = {"dna": dna, "dna_regular": 0.7}
+    trials = [
+        {
+            "setting": {"arm": arm}, "seed": seed,
+            "values": {
+                "noticed": [{"attack": o, "epsilon": e, "auroc": auroc[arm]} for o in every for e in (0.05, 0.1)]
+            },
+        }
+        for arm in auroc for seed in (0, 1)
+    ]  # fmt: skip
+    config = {"arms": list(auroc), "objectives": list(every), "epsilons": [0.05, 0.10]}
+    judged = claim("C20c").judge(Record("disagreement", "laptop", config, trials))
+    assert judged.verdict == expected and judged.n == 2
+    assert f"Eq. 10 {dna:.2f} ± 0.00 against 0.70 ± 0.00" in judged.ours
 
 
 @pytest.mark.parametrize(("cifar", "expected"), [((70, 71), REPRODUCED), ((50, 51), NOT)])
