@@ -1,5 +1,6 @@
 """Verdicts by their stated rule, and every claim judged on records small enough to check by hand."""
 
+import itertools
 import math
 import re
 
@@ -721,13 +722,11 @@ def test_paths_must_agree_on_fewer_of_the_misread_digits_under_each_attack_of_th
 @pytest.mark.parametrize(("dna", "expected"), [(0.8, REPRODUCED), (0.6, NOT)])
 def test_a_larger_divergence_must_tell_more_of_the_dna_s_misread_digits_apart(dna, expected):
     every = ("printed", "corrected", "mean_probability", "consensus")
-    auroc = {"dna": dna, "dna_regular": 0.7}
+    auroc, places = {"dna": dna, "dna_regular": 0.7}, list(itertools.product(every, (0.05, 0.10)))
     trials = [
         {
             "setting": {"arm": arm}, "seed": seed,
-            "values": {
-                "noticed": [{"attack": o, "epsilon": e, "auroc": auroc[arm]} for o in every for e in (0.05, 0.1)]
-            },
+            "values": {"noticed": [{"attack": o, "epsilon": e, "auroc": auroc[arm]} for o, e in places]},
         }
         for arm in auroc for seed in (0, 1)
     ]  # fmt: skip
