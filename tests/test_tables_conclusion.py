@@ -128,7 +128,8 @@ def test_each_arm_is_counted_in_its_own_architecture():
 
 def changes(trials=(), distance=None, losses=(), beside=()):
     """losses: trials of `variants`; beside: those of the regular pairs that they are compared with."""
-    variants = Record("variants", "laptop", {}, list(losses))
+    names = sorted({trial["setting"]["variant"] for trial in losses})
+    variants = Record("variants", "laptop", {"variants": names}, list(losses))
     made = [*records(trials), distance or distances(), (variants, *records(beside))]
     return tables.changes_of_transfer(*made, epsilon=EPSILON)
 
@@ -164,6 +165,17 @@ def test_the_corrected_loss_is_tested_by_the_mean_of_both_directions():
     losses = [pair(setting, seed, (0.5, 0.3), (30, 40)) for seed in (0, 1)] + [pair(other, 0, 0.1, 1)]
     (row,) = body(changes(losses=losses, beside=trials))
     assert row[:3] == ["4", "CNN, regular → corrected loss, both directions", "laptop"]
+    assert row[3:] == [THESIS, "0.80 → 0.40 (−0.40 ± 0.00)", "65 → 35 (−30 ± 0)"]
+
+
+def test_the_corrected_loss_is_compared_with_pairs_of_its_own_record_where_it_has_them():
+    beside = [of("cnn", "regular", seed, (0.1, 0.1), (99, 99)) for seed in (0, 1)]
+    losses = [
+        pair({"architecture": "cnn", "variant": variant}, seed, r2, pgd)
+        for variant, r2, pgd in (("none", (0.9, 0.7), (60, 70)), ("corrected", (0.5, 0.3), (30, 40)))
+        for seed in (0, 1)
+    ]
+    (row,) = body(changes(losses=losses, beside=beside))
     assert row[3:] == [THESIS, "0.80 → 0.40 (−0.40 ± 0.00)", "65 → 35 (−30 ± 0)"]
 
 

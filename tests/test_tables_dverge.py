@@ -135,7 +135,7 @@ def test_sturdiness_is_counted_over_all_images_that_both_networks_had_read():
     ]  # fmt: skip
     assert found["regular, then DVERGE"] == ["43 ± 0 %", "69 ± 0 %", "8 ± 0 %", "10 ± 0 %", "12 ± 0 %"]
     assert found["decorrelated, then DVERGE"] == ["43 %", "69 %", "2 %", "4 %", "6 %"]
-    assert "in points at ε = 0.05, 0.10, 0.15. A late decorrelated start: −4 ± 0, −4 ± 0, −4 ± 0; The" in text
+    assert "in points at ε = 0.05, 0.10, 0.15. A late decorrelated start: −4 ± 0, −4 ± 0, −4 ± 0. The" in text
     assert "Plain training of the same cost: 2 ± 0, 2 ± 0, 2 ± 0. smoke scale · " in text
     assert "A decorrelated start" not in text  # of one seed
 

@@ -1,6 +1,6 @@
 """The chapters' tables and computed sentences, from records: Markdown text, one module a chapter.
 
-Every number of the book's prose is computed; here is how. `tables.decorrelation` belongs to
+The numbers of its tables, lists and computed sentences are made here. `tables.decorrelation` belongs to
 `book/04_decorrelation.md`, and so on. Functions take records, as `records.best` gives them, and return text
 for `IPython.display.Markdown`. Statistics are in `summaries`; here they are put in rows and in words.
 """

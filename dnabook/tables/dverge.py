@@ -97,7 +97,7 @@ def sturdiness(record: Record) -> str:
     at = ", ".join(f"{epsilon:.2f}" for epsilon in epsilons)
     return (
         f"{summaries.table(header, rows)}\n\n*Both misread*, less that of regular pairs under DVERGE, in "
-        f"points at ε = {at}. {'; '.join(told)}. {record.caption()}."
+        f"points at ε = {at}. {'. '.join(told)}. {record.caption()}."
     )
 
 
