@@ -850,7 +850,8 @@ def setting(request, trained_cnn, smooth, mnist_test):
     """A model, images, labels, and how many pixels must agree.
 
     All of them where the model is smooth and exact. In float32 99%: a sign flips where a gradient is nothing
-    but rounding, and in a constant background the largest of four equal values is a matter of rounding too.
+    but rounding, and in a constant background the largest of four equal values is a matter of rounding too,
+    which in ℓ2 moves every pixel of that image by a little.
     """
     x, y = mnist_test.x[:24], mnist_test.y[:24]
     if "CNN" in request.param:
@@ -859,7 +860,10 @@ def setting(request, trained_cnn, smooth, mnist_test):
 
 
 def assert_same_pixels(found, expected, x, share, atol=1e-6):
-    assert ((found - expected).abs() <= atol).double().mean() >= share
+    apart, length = (found - expected).flatten(1), (expected - x).flatten(1).norm(dim=1)
+    same = (apart.abs() <= atol).double().mean(1)  # of each image
+    turned = (same < share) & (apart.norm(dim=1) <= 0.02 * length) & (share < 1)  # elsewhere at a tie
+    assert same[~turned].mean() >= share and turned.sum() <= len(x) / 10
     assert (found - x).abs().flatten(1).amax(1).min() > 0.01  # both moved
 
 
