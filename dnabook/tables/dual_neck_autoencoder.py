@@ -26,6 +26,7 @@ RULES = {
 }
 
 
+TWO_PATHS = {"dna": "DNA", "dna_regular": "DNA, λ = 0", "two_autoencoders": "two autoencoders"}
 ATTACKED = {
     "none": "nothing",
     "noise": "random signs",
@@ -153,7 +154,7 @@ def disagreement(record: Record, *, epsilon: float) -> str:
     )
     rows = [
         [
-            ATTACKED[attack], NAMES[arm],
+            ATTACKED[attack], TWO_PATHS[arm],
             *(percent(over(told(reading, arm, attack))) for reading in shares),
             plain(over(told("auroc", arm, attack))),
         ]
