@@ -634,19 +634,22 @@ def test_cifar10_that_comes_between_training_and_test_images_stops_the_trial(mon
 
 
 def test_what_a_reader_notices_is_counted_by_hand():
-    """Class 0: both paths right; they differ, the mean right; both wrong alike; both wrong apart."""
-    probabilities = torch.full((4, 2, 10), 1e-6)
+    """Class 0: both paths right; they differ, the mean right; two wrong alike; one wrong apart."""
+    probabilities = torch.full((5, 2, 10), 1e-6)
     for image, path, cls, p in (
         (0, 0, 0, 0.9), (0, 1, 0, 0.8), (1, 0, 0, 0.9), (1, 1, 1, 0.6), (1, 1, 0, 0.4),
         (2, 0, 3, 0.9), (2, 1, 3, 0.9), (3, 0, 3, 0.9), (3, 1, 4, 0.9),
+        (4, 0, 7, 0.9), (4, 1, 7, 0.9),
     ):  # fmt: skip
         probabilities[image, path, cls] = p
     logits = probabilities.log()
-    found = disagreement.noticed(logits, torch.zeros(4, dtype=torch.long), logits[:1])
+    found = disagreement.noticed(logits, torch.zeros(5, dtype=torch.long), logits[:1])
     assert {key: found[key] for key in ("differ", "wrong", "unnoticed", "n")} == {
-        "differ": 2, "wrong": 2, "unnoticed": 1, "n": 4,
+        "differ": 2, "wrong": 3, "unnoticed": 2, "n": 5,
     }  # fmt: skip
-    assert found["auroc"] == 0.5  # of the two misread images one diverges less than the clean one, one more
+    assert found["auroc"] == pytest.approx(
+        1 / 3
+    )  # of the misread images one diverges more than the clean one
 
 
 def test_without_a_misread_image_nothing_is_told_apart():
