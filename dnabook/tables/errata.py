@@ -220,7 +220,7 @@ def ways_of_counting(transfer: Record) -> str:
     rows = []
     for pair, end in itertools.product(_pairs(transfer), (0, -1)):
         where = {"attack": names[end], "epsilon": epsilons[end], **pair}
-        wrong = ((row["seed"], row["target_wrong"] / row["n"]) for row in kept.rows("transfer", **where))
+        wrong = ((row["seed"], summaries.misread(row)) for row in kept.rows("transfer", **where))
         rates = [summaries.transfer(kept, conditioned=conditioned, **where) for conditioned in (False, True)]
         attack = f"{ATTACKS[names[end]]}, ε = {epsilons[end]:.2f}"
         rows.append([pair_name(pair), attack, *map(percent, (*rates, over(summaries.by_seed(wrong))))])
