@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -263,6 +263,7 @@ def pgd(
     generator: torch.Generator | None = None,
     start: Tensor | None = None,
     box_first: bool = False,
+    bfloat16: bool = False,
     cuda_graph: bool = False,
 ) -> Tensor:
     """Images in the ball around x that raise the objective, by projected gradient ascent (Eq. 3).
@@ -284,6 +285,10 @@ def pgd(
     momentum      μ of MI-FGSM: gradients, each divided by its ℓ1 norm, are accumulated with decay μ.
     generator     makes the random starts repeatable; its device may differ from x's.
     box_first     clips to the bounds before projecting on the ball, as ART does; default: after.
+    bfloat16      takes the gradients through convolutions and matrix products in bfloat16 (autocast). Images,
+                  steps and the choice between restarts stay in x's type, so the ball and the bounds hold as
+                  ever; pixels whose gradient is near 0 may go the other way. Worth it where
+                  `training.has_bfloat16(device)`, much slower elsewhere.
     cuda_graph    on a GPU, records the third step and replays it: several times as fast on small networks,
                   for an objective that asks the GPU for no number (`graphs.Replay`). Elsewhere nothing
                   changes.
@@ -315,7 +320,7 @@ def pgd(
     keep_in = _keep_box_first if box_first else _keep_ball_first
 
     def advance(x_adv: Tensor, broken: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gradient = _gradient(objective, x_adv)
+        gradient = _gradient(objective, x_adv, bfloat16)
         broken = broken | gradient.isnan().any()
         if momentum:
             velocity = gradient = momentum * velocity + _unit(gradient, 1)
@@ -446,11 +451,12 @@ def _attacked(objective: PerSample) -> Iterator[Callable]:
                 parameter.requires_grad_(True)
 
 
-def _gradient(objective: PerSample, x: Tensor) -> Tensor:
+def _gradient(objective: PerSample, x: Tensor, bfloat16: bool = False) -> Tensor:
     """∇ of the summed losses, (N, C, H, W): each image's own gradient, whatever its neighbours."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        losses = objective(x)
+        with torch.autocast(x.device.type, torch.bfloat16) if bfloat16 else nullcontext():
+            losses = objective(x)
         if losses.shape != (len(x),):
             raise ValueError(f"an objective returns losses ({len(x)},), got {tuple(losses.shape)}")
         return torch.autograd.grad(losses.sum(), x)[0]

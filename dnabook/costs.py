@@ -22,16 +22,41 @@ Benchmark = dict[str, Any]
 GROUPS = ("loss", "step", "ways", "attack", "growth")  # what the page shows of a processor
 
 
-def benchmark(device_type: str = "cpu", groups: tuple[str, ...] = GROUPS) -> Benchmark:
-    """The measurements of `make bench` on processors ("cpu") or GPUs ("cuda").
+def benchmark() -> Benchmark:
+    """The newest whole measurements of `make bench` on a processor: {group: {"provenance", "rows"}}.
 
-    Raises RecordError when one of the groups is missing.
+    Raises RecordError, which names what the newest lack, when no processor has been measured in all groups.
     """
-    found = records.benchmark(device_type) or {}
-    if missing := [group for group in groups if group not in found]:
-        what = f"{', '.join(missing)} in " if found else ""
-        raise RecordError(f"{what}{records.benchmark_path(device_type)} is missing; run: make bench")
-    return found
+    processors = {kind: groups for kind, groups in records.benchmarks().items() if kind != "cuda"}
+    missing = {kind: [name for name in GROUPS if name not in found] for kind, found in processors.items()}
+    for kind, lacking in missing.items():
+        if not lacking:
+            return processors[kind]
+    for kind, lacking in missing.items():
+        file = records.benchmark_path(kind)
+        raise RecordError(f"{', '.join(lacking)} in {file} is missing; run: make bench")
+    raise RecordError(f"no processor's measurements are in {records.folder()}; run: make bench")
+
+
+def machines_table() -> str:
+    """On every machine that was measured, how many times as long the plainer ways take as ours."""
+    rows = []
+    for groups in records.benchmarks().values():
+        loss = {case: _ratio(sides, "pinv", "released") for case, sides in _sides(groups, "loss", ("n", "m"))}
+        step = {case: _ratio(sides, "released style", "ours")
+                for case, sides in _sides(groups, "step", ("what", "batch"))}  # fmt: skip
+        attack = _fastest(groups["attack"]["rows"]) if "attack" in groups else {}
+        coarse = "ours, bfloat16" if "ours, bfloat16" in attack else "ours"
+        machines = dict.fromkeys(_device(group["provenance"]) for group in groups.values())
+        rows.append([
+            " and ".join(machines), loss.get((1000, 784), "–"), step.get(("CNN pair", 1000), "–"),
+            *(_ratio(attack, library, "ours") for library in ("foolbox", "torchattacks")),
+            "–" if coarse == "ours" else
+            " and ".join(_ratio(attack, library, coarse) for library in ("foolbox", "torchattacks")),
+        ])  # fmt: skip
+    header = ["measured on", "loss at (1000, 784): pinv / ours", "step of a CNN pair: released style / ours",
+              "PGD: foolbox / ours", "PGD: torchattacks / ours", "both / ours in bfloat16"]  # fmt: skip
+    return summaries.table(header, rows)
 
 
 def provenance(measured: Benchmark) -> str:
@@ -50,17 +75,21 @@ def provenance(measured: Benchmark) -> str:
 
 
 def _machine(made: dict[str, Any]) -> str:
-    """Of a provenance the device, or the processor where that is the device, its cores, threads and torch."""
-    device = made["device"]
-    if device.startswith("CPU"):
-        device = " with ".join([made["processor"], *filter(None, [made.get("instructions")])])
-    return f"{device}, {made['cores']} cores, {made['threads']} threads, torch {made['torch']}"
+    """Of a provenance the device, the machine's cores, the threads used, and torch's version."""
+    return f"{_device(made)}, {made['cores']} cores, {made['threads']} threads, torch {made['torch']}"
+
+
+def _device(made: dict[str, Any]) -> str:
+    """Of a provenance the device, or the processor and its widest instructions where that is the device."""
+    if not made["device"].startswith("CPU"):
+        return made["device"]
+    return " with ".join([made["processor"], *filter(None, [made.get("instructions")])])
 
 
 def loss_table(measured: Benchmark) -> str:
     """Milliseconds of the correlation loss, forward and backward, beside the pseudo-inverse and its floor."""
     rows = []
-    for (n, m), sides in _cases(measured, "loss", ("n", "m")):
+    for (n, m), sides in _sides(measured, "loss", ("n", "m")):
         ours, pinv, bound = sides["released"], sides["pinv"], sides["bound"]
         rows.append([
             f"{n} × {m}", _ms(pinv), _ms(ours), _ms(sides["corrected"]), _ms(bound),
@@ -74,7 +103,7 @@ def loss_table(measured: Benchmark) -> str:
 def loss_summary(measured: Benchmark) -> str:
     """How the loss compares at the paper's shapes: with the pseudo-inverse, and with the products alone."""
     parts = []
-    for (n, m), sides in _cases(measured, "loss", ("n", "m")):
+    for (n, m), sides in _sides(measured, "loss", ("n", "m")):
         ours, pinv, bound = sides["released"], sides["pinv"], sides["bound"]
         parts.append(
             f"At ({n}, {m}) our loss is {_times(pinv, ours)} times as fast as the pseudo-inverse, and the "
@@ -86,7 +115,7 @@ def loss_summary(measured: Benchmark) -> str:
 def step_table(measured: Benchmark) -> str:
     """Milliseconds of a training step in the released style and here, and of its layers alone."""
     rows = []
-    for (what, batch), sides in _cases(measured, "step", ("what", "batch")):
+    for (what, batch), sides in _sides(measured, "step", ("what", "batch")):
         theirs, ours = sides["released style"], sides["ours"]
         alone = _ms(sides["bound"]) if "bound" in sides else "–"
         rows.append([
@@ -109,30 +138,38 @@ def ways_table(measured: Benchmark) -> str:
 
 
 def attack_table(measured: Benchmark) -> str:
-    """Images a second that PGD-40 attacks on the CNN: libraries, ours by chunk, convolutions alone."""
+    """Images a second that PGD-40 attacks on the CNN, and how many are misread then: libraries and ours."""
     found = measured["attack"]["rows"]
-    best = min((row for row in found if row["how"] == "ours"), key=lambda row: row["ms"])
+    best = _fastest(found)["ours"]
     rows = [
         [_attack_name(row), str(row["chunk"]), f"{_images(row):,.0f}", f"{row['ms'] / best['ms']:.2f}",
-         _memory(row)]
+         f"{row['misread']}, {row['misread_by_other']}" if "misread" in row else "–", _memory(row)]
         for row in found
     ]  # fmt: skip
-    header = ["attack", "chunk", "images a second", "time / fastest of ours", "MiB"]
+    header = ["attack", "chunk", "images a second", "time / fastest of ours", "misread: by it, by another",
+              "MiB"]  # fmt: skip
     return summaries.table(header, rows)
 
 
 def attack_summary(measured: Benchmark) -> str:
     """How many times as fast ours is as the libraries: as they are called, and helped as ours is."""
-    found = measured["attack"]["rows"]
-    best = {how: min((row for row in found if row["how"] == how), key=lambda row: row["ms"])
-            for how in dict.fromkeys(row["how"] for row in found)}  # fmt: skip
+    best = _fastest(measured["attack"]["rows"])
     parts = [
-        f"{_times(row, best['ours'])} times as fast as {how}, {_times(best[f'{how}, helped'], best['ours'])} "
+        f"{_ratio(best, how, 'ours')} times as fast as {how}, {_ratio(best, f'{how}, helped', 'ours')} "
         f"times as fast as {how} with the same help"
-        for how, row in best.items()
+        for how in best
         if f"{how}, helped" in best
     ]
-    return f"At the best chunk of each, ours is {', and '.join(parts)}."
+    text = f"At the best chunk of each, ours is {', and '.join(parts)}."
+    if "ours, bfloat16" not in best:
+        return text
+    coarse = [f"{_ratio(best, how, 'ours, bfloat16')} times as fast as {how}" for how in best
+              if f"{how}, helped" in best]  # fmt: skip
+    gain = _ratio(best, "ours", "ours, bfloat16")
+    return (
+        f"{text} With its gradients in bfloat16 it is {gain} times as fast as in float32: "
+        f"{' and '.join(coarse)} as they are called."
+    )
 
 
 def growth(measured: Benchmark) -> Figure:
@@ -192,21 +229,30 @@ def experiments_table() -> str:
 
 def gpu_note() -> str:
     """The tables measured on a GPU, of what was measured there, or a sentence that there are none."""
-    measured = records.benchmark("cuda")
-    if not measured:
-        return "No measurements on a GPU are recorded."
+    measured = records.benchmarks().get("cuda")
+    return f"Measured once, on {_tables(measured)}" if measured else "No measurements on a GPU are recorded."
+
+
+def other_processors(shown: Benchmark) -> str:
+    """The tables of the processors that were measured besides the one that is shown, each under its name."""
+    others = [groups for kind, groups in records.benchmarks().items() if kind != "cuda" and groups != shown]
+    return "\n\n".join(f"Measured on {_tables(groups)}" for groups in others) or "No other was measured."
+
+
+def _tables(measured: Benchmark) -> str:
+    """Where they were measured, a full stop, and the tables of those groups that are there."""
     groups = {
         "loss": (loss_table,), "step": (step_table,), "ways": (ways_table,),
         "attack": (attack_table, attack_summary),
     }  # fmt: skip
     parts = [part(measured) for group, texts in groups.items() if group in measured for part in texts]
-    return "\n\n".join([f"Measured once, on {provenance(measured)}.", *parts])
+    return "\n\n".join([f"{provenance(measured)}.", *parts])
 
 
-def _cases(measured: Benchmark, group: str, keys: tuple[str, ...]) -> Iterator[tuple[tuple, dict[str, Row]]]:
+def _sides(measured: Benchmark, group: str, keys: tuple[str, ...]) -> Iterator[tuple[tuple, dict[str, Row]]]:
     """Every case of a group with its measurements by side."""
     cases: dict[tuple, dict[str, Row]] = {}
-    for row in measured[group]["rows"]:
+    for row in measured[group]["rows"] if group in measured else ():
         cases.setdefault(tuple(row[key] for key in keys), {})[row["how"]] = row
     yield from cases.items()
 
@@ -219,6 +265,17 @@ def _ms(row: Row) -> str:
 
 def _times(slow: Row, fast: Row) -> str:
     return f"{slow['ms'] / fast['ms']:.1f}"
+
+
+def _ratio(rows: dict[str, Row], slow: str, fast: str) -> str:
+    """How many times as long the one takes as the other; a dash where one was not measured."""
+    return _times(rows[slow], rows[fast]) if slow in rows and fast in rows else "–"
+
+
+def _fastest(rows: list[Row]) -> dict[str, Row]:
+    """Of each way to attack the measurement at its best chunk."""
+    return {how: min((row for row in rows if row["how"] == how), key=lambda row: row["ms"])
+            for how in dict.fromkeys(row["how"] for row in rows)}  # fmt: skip
 
 
 def _memory(row: Row) -> str:

@@ -696,16 +696,22 @@ def _save_weights(file: Path, tensors: dict[str, torch.Tensor]) -> None:
 # --- Benchmarks ----------------------------------------------------------------------------------
 
 
-def benchmark_path(device_type: str) -> Path:
-    """The file of what `make bench` measured on processors ("cpu") or GPUs ("cuda"), existing or not."""
-    return folder() / f"benchmark-{device_type}.json"
+def benchmark_path(kind: str) -> Path:
+    """The file of what `make bench` measured on a kind of machine, as `benchmark_kind` names it."""
+    return folder() / f"benchmark-{kind}.json"
+
+
+def benchmark_kind(device: torch.device) -> str:
+    """What measurements of the device are filed under: "cuda", or "cpu-avx2" by what the processor has."""
+    kind = device.type
+    return kind if kind != "cpu" else f"cpu-{torch.backends.cpu.get_cpu_capability().lower()}"
 
 
 def save_benchmark(group: str, rows: list[dict[str, Any]], device: torch.device) -> Path:
     """Replace one group of measurements by new rows, with their provenance; returns the file."""
-    file = benchmark_path(device.type)
+    file = benchmark_path(benchmark_kind(device))
     with _lock(file):
-        groups = benchmark(device.type) or {}
+        groups = _benchmark(file) if file.exists() else {}
         provenance = {**_provenance(device), "cores": os.cpu_count()}
         del provenance["peak_memory_mib"]  # of the process that only started the others
         groups[group] = {"provenance": provenance, "rows": rows}
@@ -713,10 +719,19 @@ def save_benchmark(group: str, rows: list[dict[str, Any]], device: torch.device)
     return file
 
 
-def benchmark(device_type: str) -> dict[str, Any] | None:
-    """{group: {"provenance", "rows"}} of the last measurements on that kind of device, or None."""
-    file = benchmark_path(device_type)
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+def benchmarks() -> dict[str, dict[str, Any]]:
+    """{kind of machine: {group: {"provenance", "rows"}}} of all that was measured, the newest first."""
+    prefix = "benchmark-"
+    found = {file.stem.removeprefix(prefix): _benchmark(file) for file in folder().glob(f"{prefix}*.json")}
+
+    def newest(groups: dict[str, Any]) -> str:
+        return max(group["provenance"]["date"] for group in groups.values())
+
+    return dict(sorted(found.items(), key=lambda item: newest(item[1]), reverse=True))
+
+
+def _benchmark(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def processor() -> str:

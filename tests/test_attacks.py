@@ -518,6 +518,36 @@ def test_pgd_raises_the_loss_more_than_fgsm(trained_cnn, mnist_test):
         )
 
 
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(2.0)], ids=["linf", "l2"])
+def test_pgd_in_bfloat16_ends_in_the_ball_with_the_losses_of_float32(ball, trained_cnn, mnist_test):
+    x, objective = mnist_test.x, untargeted(trained_cnn, mnist_test.y)
+    plain, coarse = (pgd(objective, x, ball, random_start=False, bfloat16=how) for how in (False, True))
+    assert coarse.dtype == torch.float32 and coarse.min() >= 0 and coarse.max() <= 1
+    size = (coarse - x).abs().amax((1, 2, 3)) if isinstance(ball, Linf) else lengths(coarse - x)
+    assert (size <= ball.size(x).flatten() * (1 + 1e-5)).all()
+    assert not torch.equal(coarse, plain)
+    before, reached, wanted = (objective(images).detach() for images in (x, coarse, plain))
+    assert wanted.mean() > before.mean() + 1
+    torch.testing.assert_close(reached.mean(), wanted.mean(), rtol=0.01, atol=0)
+    assert (reached - wanted).abs().median() < 0.02 * wanted.median()
+
+
+def test_bfloat16_is_for_the_gradients_alone(trained_cnn, mnist_test):
+    seen, model = [], copy.deepcopy(trained_cnn)
+    model.body[3].register_forward_hook(lambda _, given, out: seen.append(out.dtype))
+    objective, x = untargeted(model, mnist_test.y[:5]), mnist_test.x[:5]
+    search = partial(pgd, objective, x, Linf(0.1), steps=2)
+    search(restarts=2, bfloat16=True)
+    assert seen == 2 * [torch.bfloat16, torch.bfloat16, torch.float32]  # the last tells which restart to keep
+    seen.clear()
+    search()
+    assert seen == 2 * [torch.float32]
+    seen.clear()
+    with torch.autocast("cpu", torch.bfloat16):  # the caller's own is left alone
+        search()
+    assert seen == 2 * [torch.bfloat16]
+
+
 def test_model_objectives_are_the_signed_cross_entropies_of_the_images(trained_cnn, mnist_test):
     x, y = mnist_test.x[:5], mnist_test.y[:5]
     expected = -torch.log_softmax(trained_cnn(x), 1)[torch.arange(5), y]

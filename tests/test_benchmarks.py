@@ -211,6 +211,22 @@ def test_attacks_by_libraries_stay_in_the_ball_that_ours_has(monkeypatch):
         assert 0 < (x_adv - images.x).abs().max() <= 0.1 + 1e-6
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_attacks_are_counted_on_two_networks_that_read_the_digits(monkeypatch):
+    monkeypatch.setenv("DNABOOK_RESULTS", str(Path(__file__).parents[1] / "book" / "results"))
+    monkeypatch.setattr(speed, "PGD_IMAGES", 100)
+    monkeypatch.setattr(speed, "measure", lambda run, seconds: {"ms": 1.0})
+    images = data.load("mnist", "test", limit=100)
+    for model in speed.readers():
+        assert (measures.predictions(model, images.x) == images.y).float().mean() > 0.9
+    found = {
+        how: speed.attack(how, 50) for how in ("ours", "ours, bfloat16", "foolbox", "torchattacks, helped")
+    }
+    for row in found.values():
+        assert row["misread"] > 90 > row["misread_by_other"] > 30
+        assert abs(row["misread"] - found["ours"]["misread"]) <= 5
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="elsewhere a peak cannot be reset")
 def test_the_growth_of_memory_is_that_of_the_call_alone():
     program = """

@@ -36,6 +36,7 @@ def measured(results):
     attack = [("foolbox", 1000, 5000.0), ("ours", 1000, 2000.0), ("ours", 250, 1250.0), ("bound", 250, 800.0),
               ("foolbox, helped", 500, 2600.0), ("foolbox, helped", 250, 2500.0)]  # fmt: skip
     rows = [row(ms, function="attack", how=how, chunk=chunk) for how, chunk, ms in attack]
+    rows[0].update(misread=985, misread_by_other=695)
     records.save_benchmark("attack", rows, cpu)
     rows = [row(20.0 * n, function="loss", how="corrected", n=n, m=costs.GROWTH_M) for n in (500, 1000, 2000)]
     rows += [row(m**2, function="loss", how="corrected", n=costs.GROWTH_N, m=m) for m in (50, 100, 400)]
@@ -50,28 +51,72 @@ def cells(table):
 
 
 def test_without_measurements_the_error_tells_how_to_make_them(results):
-    with pytest.raises(RecordError, match=r"benchmark-cpu\.json is missing; run: make bench"):
+    with pytest.raises(RecordError, match=r"no processor's measurements are in .*; run: make bench"):
         costs.benchmark()
     assert costs.gpu_note() == "No measurements on a GPU are recorded."
 
 
-def test_a_group_that_is_missing_is_named(measured, monkeypatch):
-    monkeypatch.setattr(
-        records, "benchmark", lambda kind: {"loss": measured["loss"], "step": measured["step"]}
-    )
+@pytest.fixture
+def other(measured, results):
+    """Another processor's measurements, newer than those of this one; fewer groups if `save` is told so."""
+
+    def save(kind="cpu-avx9", groups=costs.GROUPS, date="2099-01-02T", **made):
+        place = {"processor": "Another", "instructions": "AVX9", "date": date, **made}
+        found = {
+            name: {**measured[name], "provenance": {**measured[name]["provenance"], **place}}
+            for name in groups
+        }
+        (results / f"benchmark-{kind}.json").write_text(json.dumps(found))
+        return found
+
+    return save
+
+
+def test_the_newest_processor_with_all_groups_is_shown(measured, other):
+    other("cuda", device="A GPU")
+    assert costs.benchmark() == measured
+    other("cpu-avx7", groups=costs.GROUPS[:2], date="2099-01-03T")
+    assert costs.benchmark() == measured
+    newest = other()
+    assert costs.benchmark() == newest
+
+
+def test_a_group_that_is_missing_is_named(measured, other, results):
+    for file in results.glob("benchmark-*.json"):
+        file.unlink()
+    other(groups=("loss", "step"))
     with pytest.raises(
-        RecordError, match=r"ways, attack, growth in .*benchmark-cpu\.json is missing; run: make bench"
+        RecordError, match=r"ways, attack, growth in .*benchmark-cpu-avx9\.json is missing; run: make bench"
     ):
         costs.benchmark()
 
 
+def test_every_machine_has_a_row_with_the_ratios_of_what_was_measured_there(measured, other):
+    other("cuda", ("loss",), device="A GPU")
+    other(groups=("step", "attack"), date="2099-01-01T")
+    rows = measured["attack"]["rows"]
+    rows = [*rows, row(1000.0, how="ours, bfloat16", chunk=250), row(3000.0, how="torchattacks", chunk=1000)]
+    records.save_benchmark("attack", rows, torch.device("cpu"))
+    here = f"{records.processor()} with {torch.backends.cpu.get_cpu_capability()}"
+    assert cells(costs.machines_table())[2:] == [
+        ["A GPU", "4.0", "–", "–", "–", "–"],
+        ["Another with AVX9", "–", "3.0", "4.0", "–", "–"],
+        [here, "4.0", "3.0", "4.0", "2.4", "5.0 and 3.0"],
+    ]
+
+
+def test_other_processors_are_shown_under_their_names_and_gpus_are_not(measured, other):
+    assert costs.other_processors(measured) == "No other was measured."
+    other("cuda", device="A GPU")
+    found = other(groups=("loss",))
+    assert costs.other_processors(measured) == (
+        f"Measured on {costs.provenance(found)}.\n\n{costs.loss_table(found)}"
+    )
+
+
 def test_every_machine_is_named_with_the_groups_that_it_measured(measured):
-    other = {
-        **measured["step"]["provenance"],
-        "processor": "Another",
-        "instructions": "AVX9",
-        "date": "2030-01-02T",
-    }
+    place = {"processor": "Another", "instructions": "AVX9", "date": "2030-01-02T"}
+    other = {**measured["step"]["provenance"], **place}
     two = {
         "loss": measured["loss"],
         "step": {**measured["step"], "provenance": other},
@@ -84,11 +129,11 @@ def test_every_machine_is_named_with_the_groups_that_it_measured(measured):
     assert "2030-01-02 to 2030-01-04" in costs.provenance(two)
 
 
-def test_a_benchmark_of_one_group_on_a_gpu_is_shown_without_the_others(measured, monkeypatch):
-    monkeypatch.setattr(records, "benchmark", lambda kind: {"loss": measured["loss"]})
+def test_a_benchmark_of_one_group_on_a_gpu_is_shown_without_the_others(measured, other):
+    other("cuda", ("loss",), device="A GPU")
+    assert costs.gpu_note().startswith("Measured once, on A GPU, ")
     assert costs.gpu_note().endswith("\n\n" + costs.loss_table(measured))
-    attack = {"attack": measured["attack"]}
-    monkeypatch.setattr(records, "benchmark", lambda kind: attack)
+    attack = other("cuda", ("attack",), device="A GPU")
     assert costs.gpu_note().endswith(costs.attack_table(attack) + "\n\n" + costs.attack_summary(attack))
 
 
@@ -109,8 +154,9 @@ def test_a_group_measured_again_replaces_its_rows_and_leaves_the_others(measured
 
 
 def test_measurements_survive_json_and_say_where_they_were_made(measured, results):
-    stored = json.loads((results / "benchmark-cpu.json").read_text())
-    assert stored == measured
+    (file,) = results.glob("benchmark-*.json")
+    assert file.name == f"benchmark-cpu-{torch.backends.cpu.get_cpu_capability().lower()}.json"
+    assert json.loads(file.read_text()) == measured
     for word in (f"torch {torch.__version__}", "cores", records.processor(), "commit"):
         assert word in costs.provenance(measured)
 
@@ -138,11 +184,17 @@ def test_each_way_is_compared_with_the_step_that_it_changes(measured):
 
 def test_the_attack_table_counts_images_a_second_and_compares_with_the_fastest_of_ours(measured):
     lines = cells(costs.attack_table(measured))[2:]
-    assert lines[0] == ["foolbox", "1000", "200", "4.00", "10"]
-    assert lines[2] == ["ours", "250", "800", "1.00", "10"]
-    assert lines[3] == ["convolutions alone", "250", "1,250", "0.64", "10"]
+    assert lines[0] == ["foolbox", "1000", "200", "4.00", "985, 695", "10"]
+    assert lines[2] == ["ours", "250", "800", "1.00", "–", "10"]
+    assert lines[3] == ["convolutions alone", "250", "1,250", "0.64", "–", "10"]
     summary = costs.attack_summary(measured)
-    assert "4.0 times as fast as foolbox, 2.0 times as fast as foolbox with the same help." in summary
+    assert summary.endswith("4.0 times as fast as foolbox, 2.0 times as fast as foolbox with the same help.")
+
+
+def test_what_bfloat16_brings_is_said_where_it_was_measured(measured):
+    rows = [*measured["attack"]["rows"], row(1000.0, how="ours, bfloat16", chunk=250)]
+    summary = costs.attack_summary({"attack": {"rows": rows}})
+    assert "in bfloat16 it is 1.2 times as fast as in float32: 5.0 times as fast as foolbox as" in summary
 
 
 @pytest.mark.parametrize(

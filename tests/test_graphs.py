@@ -219,7 +219,7 @@ def test_a_smaller_batch_is_computed_plainly():
 
 
 @gpu
-@pytest.mark.parametrize("how", [{}, {"momentum": 0.9}, {"restarts": 3}])
+@pytest.mark.parametrize("how", [{}, {"momentum": 0.9}, {"restarts": 3}, {"bfloat16": True}])
 def test_a_replayed_attack_gives_the_images_of_a_plain_one(how):
     plain, replayed = (attacked("cuda", cuda_graph=graph, **how) for graph in (False, True))
     assert ((plain - replayed).abs() > 1e-6).float().mean() < 0.01  # a sign may turn on a gradient near 0

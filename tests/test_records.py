@@ -411,7 +411,7 @@ def test_text_is_utf_8_wherever_the_machine_stands(fake, monkeypatch):
     fake.settings = lambda config: [{"colour": "grün"}]
     assert make().trials == records.load("made_up", "smoke").trials
     records.save_benchmark("loss", [], torch.device("cpu"))
-    assert records.benchmark("cpu")["loss"]["rows"] == []
+    assert records.benchmarks()[records.benchmark_kind(torch.device("cpu"))]["loss"]["rows"] == []
 
 
 def test_the_file_holds_each_table_row_and_each_plain_list_on_one_line(fake):
