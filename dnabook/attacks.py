@@ -101,11 +101,6 @@ def l2_radius(epsilon: float, x: Tensor) -> float:
     return math.sqrt(x[0].numel()) * epsilon
 
 
-def in_input_units(epsilon: float, bounds: tuple[float, float]) -> float:
-    """An ε stated for pixels in [0, 1], in the units of inputs in `bounds`: doubled for [−1, 1]."""
-    return epsilon * (bounds[1] - bounds[0])
-
-
 # --- Objectives ----------------------------------------------------------------------------------
 
 
@@ -288,7 +283,7 @@ def pgd(
     bfloat16      takes the gradients through convolutions and matrix products in bfloat16 (autocast). Images,
                   steps and the choice between restarts stay in x's type, so the ball and the bounds hold as
                   ever; pixels whose gradient is near 0 may go the other way. Worth it where
-                  `training.has_bfloat16(device)`, much slower elsewhere.
+                  `training.has_bfloat16(device)`, much slower elsewhere. Not for float64 images.
     cuda_graph    on a GPU, records the third step and replays it: several times as fast on small networks,
                   for an objective that asks the GPU for no number (`graphs.Replay`). Elsewhere nothing
                   changes.
@@ -312,6 +307,8 @@ def pgd(
         raise ValueError(f"start needs x's shape {tuple(x.shape)}, got {tuple(start.shape)}")
     if step_size is not None:
         _check_size("step_size", step_size)
+    if bfloat16 and x.dtype == torch.float64:
+        raise ValueError("bfloat16=True is for float32 images: of float64 ones all stays in float64")
     keep_freed_memory(x.device)
     x = x.detach()
     sizes = {name: value.to(x) for name, value in vars(ball).items() if isinstance(value, Tensor)}
@@ -342,7 +339,7 @@ def pgd(
                 break
             with torch.no_grad():
                 loss = objective(x_adv)
-            better = loss > best_loss
+            better = ~(loss <= best_loss)  # a loss that is nan does not leave x as it was
             best = torch.where(_per_sample(better, x).bool(), x_adv, best)
             best_loss = torch.where(better, loss, best_loss)
     _check_gradients(broken)
@@ -365,15 +362,32 @@ def craft(
     The chunk bounds the memory. None: 250 on a processor, which is about as fast there as one large batch,
     and 2,000 elsewhere, so that a GPU has enough to do between two launches. The attack sees one chunk at a
     time, so sizes of its own for each image, (N,), do not go with it.
-    Raises ValueError unless y is (N,) and the chunk at least 1.
+    Raises ValueError unless y is (N,), the chunk at least 1, and the objective content with all labels.
     """
     check_labels(x, y)
     if chunk is None:
         chunk = 250 if x.device.type == "cpu" else 2000
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
+    objective(model, y)  # a label that it refuses is told before any work
     parts = zip(x.split(chunk), y.split(chunk), strict=True)
     return torch.cat([attack(objective(model, part_y), part_x) for part_x, part_y in parts])
+
+
+def random_signs(
+    x: Tensor, epsilon: float | Tensor, *, bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Images with every pixel moved by ε up or down at random, then clipped: harm that needs no model.
+
+    The yardstick beside an attack in the same ℓ∞ ball. x: (N, C, H, W).  epsilon: a float or an (N,) tensor.
+    Raises ValueError as `pgd` does on x and ε.
+    """
+    _check_images(x, bounds)
+    _check_size("epsilon", epsilon)
+    device = x.device if generator is None else generator.device
+    signs = torch.randint(2, x.shape, generator=generator, device=device).to(x) * 2 - 1
+    return (x.detach() + _per_sample(epsilon, x) * signs).clamp(*bounds)
 
 
 # --- The released ℓ2 attacks ---------------------------------------------------------------------

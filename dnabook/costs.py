@@ -23,19 +23,21 @@ GROUPS = ("loss", "step", "ways", "attack", "growth")  # what the page shows of 
 
 
 def benchmark() -> Benchmark:
-    """The newest whole measurements of `make bench` on a processor: {group: {"provenance", "rows"}}.
+    """Of each group of `make bench` the newest measurements on a processor: {group: {"provenance", "rows"}}.
 
-    Raises RecordError, which names what the newest lack, when no processor has been measured in all groups.
+    Raises RecordError when a group has been measured on none.
     """
-    processors = {kind: groups for kind, groups in records.benchmarks().items() if kind != "cuda"}
-    missing = {kind: [name for name in GROUPS if name not in found] for kind, found in processors.items()}
-    for kind, lacking in missing.items():
-        if not lacking:
-            return processors[kind]
-    for kind, lacking in missing.items():
-        file = records.benchmark_path(kind)
-        raise RecordError(f"{', '.join(lacking)} in {file} is missing; run: make bench")
-    raise RecordError(f"no processor's measurements are in {records.folder()}; run: make bench")
+    found = _of_processors()
+    if missing := [name for name in GROUPS if not any(name in groups for groups in found)]:
+        raise RecordError(f"{', '.join(missing)} in {records.folder()} is missing; run: make bench")
+    return {
+        name: max((groups[name] for groups in found if name in groups), key=lambda g: g["provenance"]["date"])
+        for name in GROUPS
+    }
+
+
+def _of_processors() -> list[Benchmark]:
+    return [groups for kind, groups in records.benchmarks().items() if kind != "cuda"]
 
 
 def machines_table() -> str:
@@ -234,9 +236,14 @@ def gpu_note() -> str:
 
 
 def other_processors(shown: Benchmark) -> str:
-    """The tables of the processors that were measured besides the one that is shown, each under its name."""
-    others = [groups for kind, groups in records.benchmarks().items() if kind != "cuda" and groups != shown]
-    return "\n\n".join(f"Measured on {_tables(groups)}" for groups in others) or "No other was measured."
+    """The tables of processors beside those that are shown, each under its name."""
+    others = [
+        {name: group for name, group in groups.items() if name != "growth" and group != shown[name]}
+        for groups in _of_processors()
+    ]
+    return (
+        "\n\n".join(f"Measured on {_tables(groups)}" for groups in others if groups) or "None was measured."
+    )
 
 
 def _tables(measured: Benchmark) -> str:

@@ -287,7 +287,7 @@ def _patient() -> Iterator[None]:
 
 
 def _cifar10_jpeg(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """CIFAR-10 re-encoded as JPEG, from a folder or a tar, decoded once and shuffled with a fixed seed."""
+    """CIFAR-10 re-encoded as JPEG, from a folder or a tar, in an order fixed by a seed."""
     from PIL import Image
 
     each = 5000 if split == "train" else 1000

@@ -86,6 +86,14 @@ class Replay:
         self.graph = _LAST[device] = graph
 
 
+def release() -> None:
+    """Forget the newest recordings: `torch.cuda.empty_cache` then frees the memory kept for the next.
+
+    What earlier `Replay`s hold stays theirs as long as they live.
+    """
+    _LAST.clear()
+
+
 def recording(x: Tensor) -> bool:
     """Whether the work of a tensor's GPU is being recorded, so that it cannot be asked for a number."""
     return x.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -40,7 +40,7 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 
 import dnabook
-from dnabook import data, engines
+from dnabook import data, engines, graphs
 from dnabook.experiments import NAMES, Context
 from dnabook.models import seeded
 from dnabook.training import quiet, repeatable
@@ -61,6 +61,10 @@ SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record co
 
 class RecordError(RuntimeError):
     """A record cannot be read or does not fit. The message says which file and what to do."""
+
+
+class OtherData(RecordError):
+    """A trial was made on another data set than the record's, and is kept apart. The message says where."""
 
 
 class MissingTrials(RecordError):
@@ -133,10 +137,10 @@ class Record:
                 found.append(value)
         return found
 
-    def caption(self) -> str:
+    def caption(self, *, attack: bool = True) -> str:
         """Scale, whole seeds and trials beyond them, attack, device and date in a line.
 
-        It is printed in the corner of every figure.
+        It is printed in the corner of every figure. attack: False leaves the attack out, for what has none.
         """
         if not self.trials:
             return f"{self.name} · {self.scale} scale · no trials yet"
@@ -145,10 +149,9 @@ class Record:
         amount = " and ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n)
         devices = " + ".join(sorted({t["provenance"]["device"] for t in self.trials}))
         date = max(t["provenance"]["date"] for t in self.trials)[:10]
-        attack = (
-            "PGD-{steps} on {test_images:,} images · ".format(**self.config) if "steps" in self.config else ""
-        )
-        return f"{self.scale} scale · {amount} · {attack}{devices} · {date}"
+        attacked = attack and "steps" in self.config
+        method = "PGD-{steps} on {test_images:,} images · ".format(**self.config) if attacked else ""
+        return f"{self.scale} scale · {amount} · {method}{devices} · {date}"
 
 
 # --- Finding records -----------------------------------------------------------------------------
@@ -281,9 +284,12 @@ def make(
     A record made under another configuration is kept beside the new one as `….DIGEST.old.json`, the digest
     being its configuration's, and comes back when a record of that configuration is made again.
 
+    Processes that each make a record one trial after the other share its trials out; with jobs, each process
+    makes all that the record lacks when it starts.
+
     Raises, before any work, ValueError for options that cannot be met and RecordError for a folder that
     cannot be written. A trial that fails or whose process dies does not stop the others: when they are done,
-    MissingTrials tells which lack. Stops at once with RecordError at a trial on another data set than the
+    MissingTrials tells which lack. Stops at once with OtherData at a trial on another data set than the
     record's, and where trials run here with DataError at data that are missing or damaged.
     """
     scale = default_scale() if scale is None else _known_scale(scale)
@@ -411,7 +417,10 @@ def _run_call(record: Record, setting: dict[str, Any], seed: int, device: str | 
     """`_run_trial` in another process, perhaps on another machine."""
     if config_of(record.name, record.scale) != record.config:
         raise RecordError(f"dnabook {dnabook.__version__} of the worker has another configuration")
-    return _run_trial(record, setting, seed, _usable(device) if device else data.default_device(), quiet)
+    try:
+        return _run_trial(record, setting, seed, _usable(device) if device else data.default_device(), quiet)
+    finally:
+        graphs.release()  # another process may need the GPU's memory before this one does
 
 
 def _run_trial(
@@ -500,7 +509,7 @@ def _save_trial(record: Record, trial: dict[str, Any], kept: dict[str, torch.Ten
     """Add one trial to the record on disk, which other processes may be adding to, after what it keeps.
 
     A mean over two data sets means nothing: a trial on another one than the record's is kept in a file of
-    its own, and RecordError says so.
+    its own, and OtherData says so.
     """
     file = path(record.name, record.scale)
     with _lock(file):
@@ -516,7 +525,7 @@ def _save_trial(record: Record, trial: dict[str, Any], kept: dict[str, torch.Ten
             record.trials.sort(key=lambda t: (t["seed"], json.dumps(t["setting"])))
             _write(place, _readable(record).encode())
     if place != file:
-        raise RecordError(
+        raise OtherData(
             f"seed {trial['seed']}, {_setting_of(trial['setting'])} was made on {came}, but the trials in "
             f"{file} on {' and '.join(fits)}. It is kept as {place.name}: run again where those data are, or "
             f"put it (and its weights) in the place of {file.name}"

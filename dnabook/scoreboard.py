@@ -309,10 +309,8 @@ def worst(verdicts: Iterable[str]) -> str:
 
 
 def _points(effect: MeanInterval) -> str:
-    """A difference of shares in percentage points."""
-    if effect.n == 0:
-        return plain(effect)
-    return plain(MeanInterval(100 * effect.mean, 100 * effect.half_width, effect.n), 0) + " points"
+    """A difference of shares in percentage points, with the unit."""
+    return summaries.points(effect) + " points" * (effect.n > 0)
 
 
 def _no_pair_left(lost: int, of: int) -> Judgement:
@@ -636,7 +634,7 @@ def _gains(record: Record, attack: str, **options: str) -> tuple[str, list[MeanI
         shares = _two(record, attack, epsilon, **options)
         gain = difference(*shares)
         above = max(summaries.over(share).mean for share in shares) >= FLOOR
-        points.append(_points(gain).removesuffix(" points") + " (floor)" * (not above))
+        points.append(summaries.points(gain) + " (floor)" * (not above))
         told += [gain] * above
     return ", ".join(points), told
 
@@ -805,7 +803,7 @@ def _stronger(record: Record) -> Judgement:
             for a in ("fgsm", "pgd")
         ]
         parts.append(difference(*by))
-    text = ", ".join(_points(part).removesuffix(" points") for part in parts)
+    text = ", ".join(summaries.points(part) for part in parts)
     return Judgement(f"PGD lowers accuracy by {text} points more", parts[0].n, worst(map(verdict, parts)))
 
 

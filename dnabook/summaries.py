@@ -259,7 +259,7 @@ def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:
     "**above** the autoencoder (12 ± 9 points)"; where: of `reconstruction_by_seed`, the same for both arms.
     """
     gap = difference(*(reconstruction_by_seed(record, arm=arm, **where) for arm in (a, b)))
-    return f"**{order(gap)}** {name} ({percent(gap).removesuffix(' %')} points)"
+    return f"**{order(gap)}** {name} ({points(gap)} points)"
 
 
 def rank_correlation(
@@ -308,6 +308,12 @@ def _turned(cell: dict[str, str]) -> dict[str, str]:
     return {"source_arm": cell["target_arm"], "target_arm": cell["source_arm"]}
 
 
+def middle_epsilon(record: Record) -> float:
+    """The ε in the middle of a record's, the lower one of two."""
+    epsilons = record.config["epsilons"]
+    return epsilons[(len(epsilons) - 1) // 2]
+
+
 def percent(value: MeanInterval | float) -> str:
     """A share as text, "45 ± 3 %", or without the interval where there is none."""
     if not isinstance(value, MeanInterval):
@@ -315,6 +321,11 @@ def percent(value: MeanInterval | float) -> str:
     if value.n == 0:
         return plain(value)
     return f"{plain(MeanInterval(100 * value.mean, 100 * value.half_width, value.n), 0)} %"
+
+
+def points(difference: MeanInterval) -> str:
+    """A difference of shares in percentage points, "12 ± 4", without a unit."""
+    return percent(difference).removesuffix(" %")
 
 
 def plain(value: MeanInterval, digits: int = 2) -> str:

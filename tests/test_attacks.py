@@ -27,11 +27,11 @@ from dnabook.attacks import (
     consensus,
     craft,
     fgsm,
-    in_input_units,
     l2_radius,
     mean_probability,
     paths,
     pgd,
+    random_signs,
     released_fgsm_l2,
     released_pgd_l2,
     targeted,
@@ -312,18 +312,10 @@ def test_the_l2_radius_is_the_length_of_a_change_of_epsilon_in_every_pixel():
         assert l2_radius(0.1, x) == pytest.approx(float(torch.full_like(x, 0.1)[0].norm()), rel=1e-5)
 
 
-def test_an_epsilon_doubles_for_inputs_between_minus_one_and_one():
-    assert in_input_units(0.1, (0.0, 1.0)) == pytest.approx(0.1)
-    assert in_input_units(0.1, (-1.0, 1.0)) == pytest.approx(0.2)
-
-
-def test_rescaled_inputs_with_rescaled_epsilon_give_the_rescaled_attack():
+def test_inputs_between_minus_one_and_one_with_twice_the_epsilon_give_the_rescaled_attack():
     x = images()
     plain = pgd(bumpy, x, Linf(0.1), random_start=False)
-    epsilon = in_input_units(0.1, (-1.0, 1.0))
-    scaled = pgd(
-        lambda z: bumpy((z + 1) / 2), 2 * x - 1, Linf(epsilon), random_start=False, bounds=(-1.0, 1.0)
-    )
+    scaled = pgd(lambda z: bumpy((z + 1) / 2), 2 * x - 1, Linf(0.2), random_start=False, bounds=(-1.0, 1.0))
     torch.testing.assert_close((scaled + 1) / 2, plain)
 
 
@@ -546,6 +538,23 @@ def test_bfloat16_is_for_the_gradients_alone(trained_cnn, mnist_test):
     with torch.autocast("cpu", torch.bfloat16):  # the caller's own is left alone
         search()
     assert seen == 2 * [torch.bfloat16]
+
+
+def test_bfloat16_is_refused_for_images_that_autocast_leaves_alone(trained_cnn, digits):
+    x, y = digits
+    with pytest.raises(ValueError, match="bfloat16=True is for float32 images"):
+        pgd(untargeted(trained_cnn, y), x, Linf(0.1), bfloat16=True)
+
+
+def test_a_restart_whose_final_loss_is_nan_is_not_passed_over_for_the_clean_images(mnist_test):
+    x = mnist_test.x[:3]
+
+    def overflows(z):  # where images have moved; there, too, the gradient is a number
+        size = z.flatten(1).sum(1)
+        return torch.where((z != x).flatten(1).any(1), size + torch.nan, size)
+
+    found = pgd(overflows, x, Linf(0.1), steps=1, restarts=2, start=None)
+    assert (found != x).flatten(1).any(1).all()
 
 
 def test_model_objectives_are_the_signed_cross_entropies_of_the_images(trained_cnn, mnist_test):
@@ -970,6 +979,14 @@ def test_crafting_in_chunks_equals_one_batch(chunk, smooth, digits):
     torch.testing.assert_close(found, attack(untargeted(smooth, y), x))
 
 
+def test_crafting_refuses_a_label_in_the_last_chunk_before_it_attacks_the_first(trained_cnn, mnist_test):
+    y, attacked = mnist_test.y.clone(), []
+    y[-1] = -1
+    with pytest.raises(ValueError, match="classes are 0 or more"):
+        craft(lambda objective, x: attacked.append(x) or x, trained_cnn, mnist_test.x, y, chunk=50)
+    assert not attacked
+
+
 def test_crafting_hands_over_no_more_than_a_chunk_at_a_time(trained_cnn, mnist_test):
     sizes = []
     craft(lambda objective, x: sizes.append(len(x)) or x, trained_cnn, mnist_test.x, mnist_test.y, chunk=80)
@@ -1174,6 +1191,32 @@ def test_raising_them_misleads_who_they_are_aimed_at(readers, faces):
 def test_objectives_aimed_at_a_reader_refuse_negative_classes(aim, readers):
     with pytest.raises(ValueError, match="classes are 0 or more, got -1"):
         aim(readers, torch.tensor([0, -1]))
+
+
+# --- Without a model -----------------------------------------------------------------------------
+
+
+def test_random_signs_move_every_pixel_by_epsilon_but_at_the_bounds(mnist_test):
+    x = mnist_test.x[:20]
+    moved = random_signs(x, 0.1, generator=torch.Generator().manual_seed(0))
+    inside = (x > 0.1) & (x < 0.9)
+    torch.testing.assert_close((moved - x).abs()[inside], torch.full_like(x[inside], 0.1))
+    assert moved.min() >= 0 and moved.max() <= 1 and 0.4 < (moved > x)[inside].float().mean() < 0.6
+    assert torch.equal(moved, random_signs(x, 0.1, generator=torch.Generator().manual_seed(0)))
+    sizes = torch.linspace(0, 0.1, 20)  # one an image
+    each = random_signs(x, sizes, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(each[-1], moved[-1]) and torch.equal(each[0], x[0])
+    assert not random_signs(x.clone().requires_grad_(), 0.1).requires_grad
+    assert not torch.equal(moved, random_signs(x, 0.1, generator=torch.Generator().manual_seed(1)))
+    wide = random_signs(2 * x - 1, 0.2, bounds=(-1.0, 1.0), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(wide, 2 * moved - 1)
+
+
+def test_random_signs_refuse_what_an_attack_refuses(mnist_test):
+    with pytest.raises(ValueError, match="outside the bounds"):
+        random_signs(2 * mnist_test.x[:2], 0.1)
+    with pytest.raises(ValueError, match="epsilon must be finite and at least 0"):
+        random_signs(mnist_test.x[:2], -0.1)
 
 
 # --- The released ℓ2 attacks ---------------------------------------------------------------------

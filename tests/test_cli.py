@@ -177,6 +177,21 @@ def test_run_all_goes_on_where_one_experiment_lacks_its_data(fake, capsys, monke
     assert len(fake.runs) == 2
 
 
+def test_run_all_goes_on_after_a_record_on_other_data(fake, capsys, monkeypatch):
+    make = records.make
+
+    def on_other_data(name, *args, **options):
+        if name == "other":
+            raise records.OtherData("made on cifar10")
+        return make(name, *args, **options)
+
+    monkeypatch.setattr(records, "make", on_other_data)
+    monkeypatch.setattr(cli, "NAMES", ("other", "made_up"))
+    assert main(["run", "all", "--device", "cpu"]) == 2
+    assert "dnabook: made on cifar10" in capsys.readouterr().err
+    assert len(fake.runs) == 2
+
+
 def test_a_terminal_without_greek_letters_gets_question_marks(fake, monkeypatch):
     fake.TITLE = "λ as a dial"
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -383,6 +398,31 @@ def test_doctor_finds_a_device_that_computes_otherwise(fake, capsys, quick_data,
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "an attack differs from the CPU's by" in out and out.splitlines()[-1] == "1 fault(s), named above"
+
+
+@pytest.mark.parametrize("fault", ["no gradient of the correlation loss", "not a number"])
+def test_doctor_looks_at_all_of_the_gradient_and_at_what_is_not_a_number(
+    fault, fake, capsys, quick_data, monkeypatch
+):
+    objective, pairs = cli.decorrelation, []
+
+    def wrong_the_second_time(*pair):
+        pairs.append(pair)
+        if len(pairs) == 1:
+            return objective(*pair)
+        if fault == "not a number":
+            pair[0].tail[-1].bias.data.fill_(torch.nan)
+            return objective(*pair)
+
+        def same_loss(x, y):
+            plain, whole = (objective(*pair, correlation_weight=w)(x, y)["loss"] for w in (0.0, 0.05))
+            return {"loss": plain + (whole - plain).detach()}
+
+        return same_loss
+
+    monkeypatch.setattr(cli, "decorrelation", wrong_the_second_time)
+    assert main(["doctor"]) == 1
+    assert "differs from the CPU's by" in capsys.readouterr().out
 
 
 def test_doctor_stops_at_damaged_data_with_what_to_do(fake, capsys, monkeypatch, tmp_path):

@@ -51,7 +51,9 @@ def cells(table):
 
 
 def test_without_measurements_the_error_tells_how_to_make_them(results):
-    with pytest.raises(RecordError, match=r"no processor's measurements are in .*; run: make bench"):
+    with pytest.raises(
+        RecordError, match=r"loss, step, ways, attack, growth in .* is missing; run: make bench"
+    ):
         costs.benchmark()
     assert costs.gpu_note() == "No measurements on a GPU are recorded."
 
@@ -72,22 +74,22 @@ def other(measured, results):
     return save
 
 
-def test_the_newest_processor_with_all_groups_is_shown(measured, other):
+def test_of_each_group_the_newest_measurements_on_a_processor_are_shown(measured, other):
     other("cuda", device="A GPU")
     assert costs.benchmark() == measured
-    other("cpu-avx7", groups=costs.GROUPS[:2], date="2099-01-03T")
-    assert costs.benchmark() == measured
-    newest = other()
-    assert costs.benchmark() == newest
+    newer = other(groups=("loss", "growth"))
+    older = other("cpu-avx7", groups=("step", "loss"), date="1999-01-01T")
+    assert costs.benchmark() == {**measured, **newer} != {**measured, **older}
+    assert list(costs.benchmark()) == list(costs.GROUPS)
 
 
-def test_a_group_that_is_missing_is_named(measured, other, results):
+def test_groups_that_no_processor_has_are_named(measured, other, results):
     for file in results.glob("benchmark-*.json"):
         file.unlink()
-    other(groups=("loss", "step"))
-    with pytest.raises(
-        RecordError, match=r"ways, attack, growth in .*benchmark-cpu-avx9\.json is missing; run: make bench"
-    ):
+    other(groups=("loss",))
+    other("cpu-avx7", groups=("step",))
+    other("cuda", device="A GPU")
+    with pytest.raises(RecordError, match=r"^ways, attack, growth in .* is missing; run: make bench"):
         costs.benchmark()
 
 
@@ -106,11 +108,15 @@ def test_every_machine_has_a_row_with_the_ratios_of_what_was_measured_there(meas
 
 
 def test_other_processors_are_shown_under_their_names_and_gpus_are_not(measured, other):
-    assert costs.other_processors(measured) == "No other was measured."
     other("cuda", device="A GPU")
-    found = other(groups=("loss",))
-    assert costs.other_processors(measured) == (
-        f"Measured on {costs.provenance(found)}.\n\n{costs.loss_table(found)}"
+    assert costs.other_processors(costs.benchmark()) == "None was measured."
+    newer = other(groups=("loss", "growth"))
+    here = costs.provenance({"loss": measured["loss"]})
+    assert costs.other_processors(costs.benchmark()) == (
+        f"Measured on {here}.\n\n{costs.loss_table(measured)}"
+    )
+    assert costs.other_processors({**costs.benchmark(), "loss": measured["loss"]}) == (
+        f"Measured on {costs.provenance({'loss': newer['loss']})}.\n\n{costs.loss_table(newer)}"
     )
 
 

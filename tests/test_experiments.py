@@ -13,6 +13,7 @@ from dnabook import attacks, data, experiments, losses, measures, models, record
 from dnabook.dverge import PRESETS, Memory
 from dnabook.experiments import (
     Context,
+    controls,
     correlation_weights,
     dverge,
     feature_correlation,
@@ -497,6 +498,28 @@ def test_a_pair_s_own_cells_are_those_of_figure_3(strangers_record, transfer_rec
     assert len(mine) == 2 and all(r["n"] == config.test_images for r in mine)
 
 
+def test_a_cell_is_of_the_model_that_is_attacked_and_the_one_that_reads(small_pair, mnist_test):
+    others, _ = pairs.train(replace(TINY, epochs=6, train_images=1000), "cnn", "regular", 1, CPU)
+    pair_of = {"regular": small_pair, "stranger": others}
+    models = {(arm, number): pair_of[arm][number - 1] for arm in pair_of for number in (1, 2)}
+    config = replace(strangers.SCALES["smoke"], epsilons=(0.1,), steps=3, test_images=200)
+    x, y = mnist_test.x, mnist_test.y
+
+    def row_of(rows):
+        cell = {"source_arm": "stranger", "source": 2, "target_arm": "regular", "target": 1}
+        (row,) = (row for row in rows if cell.items() <= row.items())
+        return row
+
+    z = [measures.features(model, x) for model in (others[1], small_pair[0])]
+    there, back = (measures.r_squared(*pair, heldout=True) for pair in (z, z[::-1]))
+    assert row_of(strangers._relations(models, mnist_test, config))["heldout"] == there != back
+    row = row_of(strangers._transfers(models, mnist_test, config, 3, CPU))
+    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=3, seed=3), others[1], x, y)
+    counts = measures.transfer_counts(others[1], small_pair[0], x_adv, y, x)
+    assert (row["both_fooled_clean"], row["source_fooled_clean"]) == tuple(counts)
+    assert row["target_wrong"] == int((measures.predictions(small_pair[0], x_adv) != y).sum())
+
+
 def test_strangers_share_neither_weights_nor_batches_with_the_others(monkeypatch):
     asked = []
 
@@ -524,6 +547,107 @@ def test_a_pair_of_another_seed_has_checkpoints_of_its_own():
     for seed in (0, 1000):
         pairs.train(how, "cnn", "regular", seed, CPU._replace(checkpoint=checkpoint))
     assert keys[0] != keys[1]
+
+
+# --- Without learning ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def controls_record(smoke, transfer_record):
+    return smoke("controls")
+
+
+def test_the_controls_stand_beside_figure_3_s_regular_pair(controls_record, transfer_record):
+    (trial,) = controls_record.trials
+    regular = transfer_record.find({"architecture": "cnn", "arm": "regular"}, 0)
+    assert trial["values"]["accuracy"] == regular["values"]["accuracy"]
+
+
+def test_what_is_trained_predicts_more_and_does_more_harm(controls_record):
+    (trial,) = controls_record.trials
+    r2 = {(row["source"], row["target"]): row["heldout"] for row in trial["values"]["predictability"]}
+    assert list(r2) == list(controls.COMPARED)
+    assert r2["trained", "trained"] > r2["untrained", "trained"] > 0
+    damage = trial["values"]["damage"]
+    assert [(row["source"], row["target"]) for row in damage] == list(pairs.DIRECTIONS)
+    for row in damage:
+        assert row["attacked"] > max(row["signs"], row["untrained"]) and row["counted"] <= 250
+
+
+class Mapped(torch.nn.Module):
+    """Features are pixels times a matrix; logits are ten of them, or pixels times another matrix."""
+
+    def __init__(self, matrix, logits=None):
+        super().__init__()
+        self.matrix, self.logits = matrix, matrix[:, :10] if logits is None else logits
+
+    def features(self, x):
+        return x.flatten(1) @ self.matrix
+
+    def forward(self, x):
+        return x.flatten(1) @ self.logits
+
+
+@pytest.fixture
+def mapped():
+    """Two models, of which the second's features are a linear map of the first's, as both are of pixels."""
+    first = torch.randn(784, 20)
+    return Mapped(first), Mapped(first @ torch.randn(20, 15))
+
+
+def test_a_linear_map_between_features_predicts_how_an_attack_moves_them(mapped, mnist_test):
+    """A ridge so large that the map is zero predicts nothing of either."""
+    found = controls.movement(mapped, mnist_test, (0.1, 0.2), (1e-9, 1e9), 0)
+    exact, none, own = "ridge 1e-09", "ridge 1e+09", "movements"
+    explains = {(row["epsilon"], row["map"]): row["explains"] for row in found["movement"]}
+    wanted = {(e, name): share for e in (0.1, 0.2) for name, share in ((exact, 1), (none, 0), (own, 1))}
+    assert explains == pytest.approx(wanted, abs=1e-3)
+    natural = {row["map"]: row["natural"] for row in found["maps"]}
+    assert natural[exact] == pytest.approx(1, abs=1e-6) and natural[none] == pytest.approx(0, abs=0.1)
+
+
+def test_no_map_of_movements_has_a_constant(mnist_test):
+    """The attack moves the lower half of an image, on which only the second model's features depend: the
+    first's stay, so nothing is explained, although what the second's do has a mean."""
+    upper, lower = torch.zeros(784, 12), torch.zeros(784, 12)
+    upper[:392], lower[392:] = torch.randn(392, 12), torch.rand(392, 12)
+    pair = Mapped(upper, logits=lower), Mapped(lower)
+    found = controls.movement(pair, mnist_test, (0.1,), (1e-6,), 0)
+    assert [row["explains"] for row in found["movement"]] == [0, 0]
+
+
+def test_the_first_network_of_one_pair_predicts_the_second_of_another(mapped, mnist_test):
+    others = pairs.new_pair("cnn", 5, CPU)
+    found = {(r["source"], r["target"]): r for r in controls.predictability(mapped, others, mnist_test.x)}
+    assert found["trained", "trained"]["heldout"] == pytest.approx(1, abs=1e-3)
+    z1, z2 = measures.features(others[0], mnist_test.x), measures.features(mapped[1], mnist_test.x)
+    row = found["untrained", "trained"]
+    assert row["heldout"] == measures.r_squared(z1, z2, heldout=True) and row["cka"] == measures.cka(z1, z2)
+    assert (
+        row["effective_rank"] == found["pixels", "trained"]["effective_rank"] == measures.effective_rank(z2)
+    )
+    pixels = measures.r_squared(mnist_test.x.flatten(1), z2, heldout=True)
+    assert found["pixels", "trained"]["heldout"] == pixels
+
+
+def test_the_share_that_is_misread_under_attack_is_the_conditioned_transfer_rate(small_pair, mnist_test):
+    x, y, untrained = mnist_test.x, mnist_test.y, pairs.new_pair("cnn", 5, CPU)
+    found = controls.damage(small_pair, untrained, mnist_test, 0.1, (2, 1), 5, seed=3)
+    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), small_pair[1], x, y)
+    counts = measures.transfer_counts(small_pair[1], small_pair[0], x_adv, y, x)
+    assert (found["attacked"], found["counted"]) == tuple(counts)
+    assert (found["source"], found["target"], found["epsilon"]) == (2, 1, 0.1)
+    signs = attacks.random_signs(x, 0.1, generator=torch.Generator().manual_seed(3))
+    right = torch.stack([measures.predictions(model, x) == y for model in small_pair]).all(0)
+    counted = right & (measures.predictions(small_pair[1], x_adv) != y)
+    assert found["signs"] == int((measures.predictions(small_pair[0], signs)[counted] != y[counted]).sum())
+    again = controls.damage(small_pair, small_pair, mnist_test, 0.1, (2, 1), 5, seed=3)
+    assert again["untrained"] == again["attacked"] == found["attacked"]
+
+
+def test_an_attack_without_room_counts_no_image(small_pair, mnist_test):
+    found = controls.damage(small_pair, small_pair, mnist_test, 0.0, (1, 2), 1, seed=0)
+    assert [found[name] for name in ("counted", "attacked", "signs", "untrained")] == [0] * 4
 
 
 # --- λ as a dial ---------------------------------------------------------------------------------

@@ -302,3 +302,9 @@ def test_released_in_batches_is_released_batch_by_batch():
     assert torch.equal(together, torch.cat(apart))
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
         attacks.paths(model, y, "released", batch=0)
+
+
+def test_releasing_forgets_the_newest_recordings(monkeypatch):
+    monkeypatch.setattr(graphs, "_LAST", {torch.device("cuda"): object()})
+    graphs.release()
+    assert not graphs._LAST

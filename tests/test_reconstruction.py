@@ -690,15 +690,6 @@ def test_the_record_of_disagreement_has_every_attack_at_every_epsilon(smoke):
         assert by["consensus"]["differ"] < by["printed"]["differ"]
 
 
-def test_noise_moves_every_pixel_by_epsilon_but_at_the_bounds(mnist_test):
-    few = mnist_test[:20]
-    moved = disagreement._noise(few, 0.1, 0)
-    inside = (few.x > 0.1) & (few.x < 0.9)
-    torch.testing.assert_close((moved - few.x).abs()[inside], torch.full_like(few.x[inside], 0.1))
-    assert moved.min() >= 0 and moved.max() <= 1 and 0.4 < (moved > few.x)[inside].float().mean() < 0.6
-    assert not torch.equal(moved, disagreement._noise(few, 0.1, 1))
-
-
 # --- The architectures of Figure 10 --------------------------------------------------------------
 
 

@@ -678,6 +678,7 @@ def test_the_caption_tells_scale_seeds_devices_and_the_latest_date(record, fake)
     assert Record("made_up", "paper", {}).caption() == "made_up · paper scale · no trials yet"
     record.config.update(steps=20, test_images=2500)
     assert record.caption() == "laptop scale · 1 trial · PGD-20 on 2,500 images · A GPU · 2024-05-01"
+    assert record.caption(attack=False) == "laptop scale · 1 trial · A GPU · 2024-05-01"
 
 
 def test_fewer_than_three_seeds_give_way_to_more_at_a_smaller_scale(fake):

@@ -1,8 +1,9 @@
-"""The table and the sentence of chapter 3, from records whose numbers can be counted by hand."""
+"""The tables and the sentence of chapter 3, from records whose numbers can be counted by hand."""
 
 import pytest
 from markdown_tables import PROVENANCE, rows
 
+from dnabook.experiments.controls import COMPARED
 from dnabook.records import Record
 from dnabook.tables import feature_correlation as tables
 
@@ -41,7 +42,7 @@ def test_each_column_is_what_its_head_says_and_each_row_a_direction_of_regular_p
     """The floor is rank / (N − 1): 1 / 4 from model 1, 2 / 4 from model 2."""
     text = tables.predictability(recorded())
     found = rows(text)
-    assert found["pair"] == ["held out", "in sample, N = 5", "floor, N = 5", "effective rank"]
+    assert found["pair"] == ["held out", "in sample, N = 5", "floor, N = 5", "effective rank of the source"]
     assert found["CNN, 1 → 2"] == ["0.97 ± 0.00", "0.98 ± 0.00", "0.25 ± 0.00", "13.00 ± 0.00"]
     assert found["CNN, 2 → 1"] == ["0.95 ± 0.00", "0.97 ± 0.00", "0.50 ± 0.00", "14.00 ± 0.00"]
     assert found["fully connected, 1 → 2"][:2] == ["0.87 ± 0.00", "0.88 ± 0.00"]
@@ -82,3 +83,71 @@ def test_pearsons_coefficient_is_that_of_natural_images_with_its_interval():
 def test_with_one_seed_the_sentence_has_no_intervals():
     text = tables.coefficients(recorded(seeds=(0,)))
     assert "**0.97** one way and **0.95** the other" in text and "features is 0.30 and cannot" in text
+
+
+# --- Without learning ----------------------------------------------------------------------------
+
+
+RIDGES = [1e-6, 0.1]
+
+
+def controls(seeds=(0, 1), accuracy=0.9):
+    """R² falls by 0.1 from row to row and by 0.2 with the second architecture; a seed adds 0.02."""
+
+    def values(architecture, seed):
+        less = 0.2 * (architecture != "cnn") - 0.02 * seed
+        predictability = [
+            {
+                "source": s,
+                "target": t,
+                "heldout": 0.95 - less - i / 10,
+                "cka": 0.8 - less,
+                "effective_rank": 7.5 + i,
+            }
+            for i, (s, t) in enumerate(COMPARED)
+        ]
+        maps = [{"map": f"ridge {r:g}", "natural": 0.9 - less - i / 100} for i, r in enumerate(RIDGES)]
+        movement = [
+            {"map": name, "epsilon": epsilon, "explains": -0.4 + i / 2 - epsilon - less}
+            for epsilon in (0.1, 0.2) for i, name in enumerate([*(m["map"] for m in maps), "movements"])
+        ]  # fmt: skip
+        tables = {"predictability": predictability, "maps": maps, "movement": movement}
+        return {"accuracy": 2 * [accuracy], **tables}
+
+    trials = [
+        {"setting": {"architecture": a}, "seed": seed, "values": values(a, seed), "provenance": PROVENANCE}
+        for a in ("cnn", "fully_connected") for seed in seeds
+    ]  # fmt: skip
+    config = {"architectures": ["cnn", "fully_connected"], "epsilons": [0.1, 0.2], "ridges": RIDGES}
+    config |= {"steps": 40, "test_images": 250}
+    return Record("controls", "smoke", config, trials)
+
+
+def test_every_two_that_are_compared_have_a_row_with_r2_cka_and_the_rank_of_what_is_predicted():
+    """Means of two seeds 0.02 apart: t(1) = 12.71 times 0.01."""
+    found = rows(tables.without_learning(controls()))
+    assert found["features"] == ["R², held out", "CKA", "effective rank of the target"]
+    assert found["CNN: trained → trained"] == ["0.96 ± 0.13", "0.81 ± 0.13", "7.5 ± 0.0"]
+    assert found["CNN: pixels → trained"][0] == "0.76 ± 0.13"
+    assert found["fully connected: untrained → untrained"] == ["0.36 ± 0.13", "0.61 ± 0.13", "11.5 ± 0.0"]
+    assert len(found) == 1 + 2 * len(COMPARED)
+
+
+def test_each_ridge_has_its_r2_on_natural_features_and_of_the_movement_at_every_epsilon():
+    text = tables.movement(controls(seeds=(0,)))
+    assert rows(text) == {
+        "map": ["natural features", "movement, ε = 0.10", "movement, ε = 0.20"],
+        "CNN, ridge 1e-06": ["0.90", "−0.50", "−0.60"],
+        "CNN, ridge 0.1": ["0.89", "0.00", "−0.10"],
+        "CNN, fitted on movements": ["", "0.50", "0.40"],
+        "fully connected, ridge 1e-06": ["0.70", "−0.70", "−0.80"],
+        "fully connected, ridge 0.1": ["0.69", "−0.20", "−0.30"],
+        "fully connected, fitted on movements": ["", "0.30", "0.20"],
+    }
+    assert text.endswith("smoke scale · 1 seed · CPU · 2026-01-02.")
+
+
+def test_pairs_that_collapsed_are_left_out_of_the_controls():
+    collapsed = controls(accuracy=0.2)
+    assert set(rows(tables.without_learning(collapsed))["CNN: trained → trained"]) == {"no value"}
+    assert set(rows(tables.movement(collapsed))["CNN, ridge 0.1"]) == {"no value"}

@@ -82,7 +82,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     combinations = [(name, e) for name in ("noise", *config.objectives) for e in config.epsilons]
     for name, epsilon in context.progress(combinations, "attacks"):
         moved = (
-            _noise(few, epsilon, seed)
+            attacks.random_signs(few.x, epsilon, generator=torch.Generator().manual_seed(seed))
             if name == "noise"
             else _attacked(model, few, name, epsilon, config, seed)
         )
@@ -93,13 +93,6 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         "data": test.digest, "accuracy": [whole[path] / len(test) for path in ("first", "second")],
         "noticed": rows, "history": history,
     }  # fmt: skip
-
-
-def _noise(images: Images, epsilon: float, seed: int) -> Tensor:
-    """Images with every pixel moved by ε up or down at random."""
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(2, images.x.shape, generator=generator).to(images.x) * 2 - 1
-    return (images.x + epsilon * signs).clamp(0, 1)
 
 
 def _attacked(

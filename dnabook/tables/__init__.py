@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from dnabook import figures, summaries
-from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import percent
 
@@ -18,11 +17,6 @@ from dnabook.summaries import percent
 def pair_name(setting: dict[str, Any]) -> str:
     """How a pair of `pairs.PAIRS` is called: architecture and arm, "CNN, regular"."""
     return f"{figures.ARCHITECTURES[setting['architecture']]}, {figures.ARMS[setting['arm']][0]}"
-
-
-def points(difference: MeanInterval) -> str:
-    """A difference of shares in percentage points, "12 ± 4", without a unit."""
-    return percent(difference).removesuffix(" %")
 
 
 def right(record: Record, arm: str, **where: Any) -> str:

@@ -1,9 +1,13 @@
-"""Table and sentence of chapter 1: how much transfers between two regular CNNs."""
+"""Tables and sentence of chapter 1: how much transfers between two regular CNNs, and what is plain damage."""
 
 from __future__ import annotations
 
-from dnabook import summaries
+import math
+from typing import Any
+
+from dnabook import figures, summaries
 from dnabook.figures import ATTACKS
+from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import percent, table
 
@@ -27,6 +31,32 @@ def shared_examples(transfer: Record) -> str:
         f"the cases that fool the first, and at ε = {strong:.2f} in "
         f"**{_rate(transfer, 'pgd-linf', strong)}**. Two networks of one architecture, trained alike on the "
         "same data, share many of their adversarial examples."
+    )
+
+
+def plain_damage(controls: Record) -> str:
+    """Of `controls`: what the other network misreads of the images that a transfer rate counts, and why.
+
+    "The recorded result", its second table: attacked through a trained network, by random signs, and attacked
+    through an untrained one. A row an architecture and ε, both directions averaged.
+    """
+    rows = []
+    for architecture in controls.config["architectures"]:
+        for epsilon in controls.config["epsilons"]:
+            where = {"architecture": architecture, "epsilon": epsilon}
+            shares = (_damaged(controls, how, **where) for how in ("attacked", "signs", "untrained"))
+            rows.append([f"{figures.ARCHITECTURES[architecture]}, ε = {epsilon:.2f}", *map(percent, shares)])
+    header = ["pairs", "attacked through the first", "random signs", "attacked through an untrained one"]
+    return (
+        f"{table(header, rows)}\n\nShares of the images that both networks read and that PGD-ℓ∞ turns wrong "
+        f"for the first: those that the second misreads. {controls.caption()}."
+    )
+
+
+def _damaged(controls: Record, how: str, **where: Any) -> MeanInterval:
+    rows = summaries.healthy(controls).rows("damage", **where)
+    return summaries.over(
+        summaries.by_seed((r["seed"], r[how] / r["counted"] if r["counted"] else math.nan) for r in rows)
     )
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from dnabook import figures, summaries
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
-from dnabook.summaries import BySeed, difference, over, percent, plain
-from dnabook.tables import pair_name, points
+from dnabook.summaries import BySeed, difference, over, percent, plain, points
+from dnabook.tables import pair_name
 
 LATE = "decorrelated_late"
 READINGS = ("R² 1 → 2", "R² 2 → 1", "effective rank 1", "effective rank 2")  # columns: `_readings`
@@ -97,7 +97,7 @@ def late_pairs(record: Record) -> str:
         *(summaries.accuracy_by_seed(kept, architecture="cnn", arm=arm) for arm in (LATE, "regular"))
     )
     share = MeanInterval(100 * accuracy.mean, 100 * accuracy.half_width, accuracy.n)
-    middle = _middle(record)
+    middle = summaries.middle_epsilon(record)
     each = ", ".join(f"**{late_change(record, e)}** points at ε = {e:.2f}" for e in epsilons)
     return (
         "The paper shows one pair for each curve, with accuracies of 94.5 % (regular CNNs) and 95.4 % "
@@ -183,7 +183,8 @@ def variants(record: Record) -> str:
 
     "The loss, corrected", the table at its end. A variant without trials has "no value".
     """
-    kept, middle, weakest = summaries.healthy(record), _middle(record), record.config["epsilons"][0]
+    kept, weakest = summaries.healthy(record), record.config["epsilons"][0]
+    middle = summaries.middle_epsilon(record)
     rows = []
     for architecture, variant in itertools.product(record.config["architectures"], record.config["variants"]):
         setting = {"architecture": architecture, "variant": variant}
@@ -222,12 +223,6 @@ def _readings(kept: Record, setting: dict[str, str]) -> list[str]:
         for reading, digits in (("heldout", 2), ("effective_rank", 1))
         for source in (1, 2)
     ]
-
-
-def _middle(record: Record) -> float:
-    """The ε in the middle of a record's, the lower one of two."""
-    epsilons = record.config["epsilons"]
-    return epsilons[(len(epsilons) - 1) // 2]
 
 
 def _treated(record: Record) -> list[str]:

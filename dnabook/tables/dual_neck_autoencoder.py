@@ -6,8 +6,8 @@ from typing import Any
 
 from dnabook import summaries
 from dnabook.records import Record
-from dnabook.summaries import PLAIN, BySeed, difference, order, over, percent, plain
-from dnabook.tables import points, quality, right
+from dnabook.summaries import PLAIN, BySeed, difference, order, over, percent, plain, points
+from dnabook.tables import quality, right
 
 NAMES = {
     "autoencoder": "autoencoder",

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dnabook import figures, summaries
 from dnabook.records import Record
-from dnabook.summaries import BySeed, difference, order, over, percent
-from dnabook.tables import points
+from dnabook.summaries import BySeed, difference, order, over, percent, points
 
 Start = tuple[str, str]  # arm and preset, a key of `figures.STARTS`
 DVERGE: Start = ("regular", "paper")

@@ -12,8 +12,8 @@ from dnabook import summaries
 from dnabook.figures import ARCHITECTURES, ATTACKS
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
-from dnabook.summaries import by_seed, difference, over, percent, plain, table
-from dnabook.tables import pair_name, points
+from dnabook.summaries import by_seed, difference, over, percent, plain, points, table
+from dnabook.tables import pair_name
 
 LABELS = {  # the arms of chapter 6, named by what the errata tell apart
     "autoencoder": "autoencoder",
@@ -40,7 +40,7 @@ def loss_variants(variants: Record) -> str:
 
     A row an architecture and variant. Pairs in which a model collapsed are counted and left out of the means.
     """
-    kept, epsilon = summaries.healthy(variants), _middle(variants)
+    kept, epsilon = summaries.healthy(variants), summaries.middle_epsilon(variants)
     config, attack = variants.config, {"attack": "pgd-linf", "epsilon": epsilon}
     rows = []
     for a, variant in itertools.product(config["architectures"], config["variants"]):
@@ -260,7 +260,7 @@ def classifier_alone(mnist: Record) -> str:
 
 def rules(mnist: Record) -> str:
     """D21 in "What is measured": the share read under PGD, a column a rule by which an image counts."""
-    epsilon = _middle(mnist)
+    epsilon = summaries.middle_epsilon(mnist)
     rows = [
         [LABELS[arm], *(_right(mnist, arm, rule, attack="pgd", epsilon=epsilon) for rule in RULES)]
         for arm in mnist.config["arms"]
@@ -305,11 +305,6 @@ def free_distance(distance: Record) -> str:
 
 def _pairs(record: Record) -> list[dict[str, str]]:
     return [{"architecture": architecture, "arm": arm} for architecture, arm in record.config["pairs"]]
-
-
-def _middle(record: Record) -> float:
-    epsilons = record.config["epsilons"]
-    return epsilons[len(epsilons) // 2]
 
 
 def _right(mnist: Record, arm: str, rule: str = "either", **where: Any) -> str:

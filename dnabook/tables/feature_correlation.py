@@ -1,8 +1,11 @@
-"""Chapter 3: how well one network's features follow from the other's, and which number may be the paper's."""
+"""Chapter 3: how well features follow from each other, the paper's number, and what needs no learning."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from dnabook import figures, summaries
+from dnabook.experiments.controls import COMPARED
 from dnabook.measures import mean_interval
 from dnabook.records import Record
 from dnabook.summaries import plain
@@ -19,7 +22,7 @@ def predictability(record: Record) -> str:
         "held out": lambda row: row["heldout"],
         f"in sample, N = {batch}": lambda row: row["batch_in_sample"],
         f"floor, N = {batch}": lambda row: row["rank"] / (batch - 1),
-        "effective rank": lambda row: row["effective_rank"],
+        "effective rank of the source": lambda row: row["effective_rank"],
     }
     rows = []
     for architecture in dict.fromkeys(architecture for architecture, _ in record.config["pairs"]):
@@ -51,3 +54,45 @@ def coefficients(record: Record) -> str:
         "distances of chapter 2 and attacked images with natural ones; this is of regular pairs on natural "
         "images.)"
     )
+
+
+def without_learning(record: Record) -> str:
+    """Of `controls`: R² and CKA between trained networks, untrained ones and pixels, and what is predicted.
+
+    "The recorded result", its second table: a row for each architecture and each source and target.
+    """
+    kept, rows = summaries.healthy(record), []
+    for architecture in record.config["architectures"]:
+        for source, target in COMPARED:
+            where = {"architecture": architecture, "source": source, "target": target}
+            r2, cka, rank = (
+                summaries.predictability(kept, reading, **where)
+                for reading in ("heldout", "cka", "effective_rank")
+            )
+            name = f"{figures.ARCHITECTURES[architecture]}: {source} → {target}"
+            rows.append([name, plain(r2), plain(cka), plain(rank, 1)])
+    header = ["features", "R², held out", "CKA", "effective rank of the target"]
+    return f"{summaries.table(header, rows)}\n\n{record.caption(attack=False)}."
+
+
+def movement(record: Record) -> str:
+    """Of `controls`: how well maps between natural features predict how an attack moves them.
+
+    "The recorded result", its third table: a row for each architecture and ridge, and one for maps fitted on
+    movements themselves.
+    """
+    kept, rows, epsilons = summaries.healthy(record), [], record.config["epsilons"]
+    for architecture in record.config["architectures"]:
+        for name in (*(f"ridge {ridge:g}" for ridge in record.config["ridges"]), "movements"):
+            where = {"architecture": architecture, "map": name}
+            natural = _mean(kept, "maps", "natural", **where) if name != "movements" else ""
+            moved = (_mean(kept, "movement", "explains", epsilon=epsilon, **where) for epsilon in epsilons)
+            how = name if name != "movements" else "fitted on movements"
+            rows.append([f"{figures.ARCHITECTURES[architecture]}, {how}", natural, *moved])
+    header = ["map", "natural features", *(f"movement, ε = {epsilon:.2f}" for epsilon in epsilons)]
+    return f"{summaries.table(header, rows)}\n\n{record.caption(attack=False)}."
+
+
+def _mean(record: Record, table: str, reading: str, **where: Any) -> str:
+    rows = record.rows(table, **where)
+    return plain(summaries.over(summaries.by_seed((row["seed"], row[reading]) for row in rows)))

@@ -47,8 +47,7 @@ def by_distance(record: Record) -> str:
 
     "The recorded result: Figure 1", second table.
     """
-    epsilons, rows = record.config["epsilons"], []
-    middle = epsilons[len(epsilons) // 2 - 1]  # of an even number the lower of the two in the middle
+    middle, rows = summaries.middle_epsilon(record), []
     for target in record.config["target_distances"]:
         where = {"target_distance": target, "epsilon": middle}
         r2 = mean_interval(

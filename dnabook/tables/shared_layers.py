@@ -7,8 +7,8 @@ from typing import Any
 
 from dnabook import summaries
 from dnabook.records import Record
-from dnabook.summaries import difference, order, over, plain, quality_by_seed, reconstruction_by_seed
-from dnabook.tables import points, right
+from dnabook.summaries import difference, order, over, plain, points, quality_by_seed, reconstruction_by_seed
+from dnabook.tables import right
 
 PAIRS = {  # the first of each against the second
     "4 unshared against 2": ("unshared_4", "unshared_2"),
