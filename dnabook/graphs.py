@@ -89,7 +89,7 @@ class Replay:
 def release() -> None:
     """Forget the newest recordings: `torch.cuda.empty_cache` then frees the memory kept for the next.
 
-    What earlier `Replay`s hold stays theirs as long as they live.
+    What a `Replay` holds stays its own as long as it lives.
     """
     _LAST.clear()
 

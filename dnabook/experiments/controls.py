@@ -2,11 +2,13 @@
 
 Beside a regular pair stand what has learned nothing: two untrained networks, the pixels, and random signs of
 an attack's size. How much of R² between features, and of the harm of a transferred attack, needs no training?
-And does the map between natural features predict how an attack moves them? Chapters 1 and 3.
+Does the map between natural features predict how an attack moves them? And what transfers from networks whose
+features stay as they were drawn, and of which only the heads have learned to read? Chapters 1 and 3.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnabook import attacks, data, measures, regression
+from dnabook import attacks, data, losses, measures, regression, training
 from dnabook.data import Images
 from dnabook.experiments import Context
 from dnabook.experiments.pairs import (
@@ -25,6 +27,7 @@ from dnabook.experiments.pairs import (
     Training,
     accuracies,
     attack,
+    counted,
     feature_pair,
     new_pair,
     train,
@@ -50,7 +53,7 @@ class Config:
     steps: int = 40
     ridges: tuple[float, ...] = (measures.HELDOUT_RIDGE, 1e-3, 1e-1)
     feature_images: int = 10_000
-    test_images: int = 2000
+    test_images: int = 1000
 
 
 SCALES = {
@@ -68,31 +71,59 @@ def settings(config: Config) -> list[dict[str, Any]]:
 
 
 def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
-    """Train the regular pair of `transfer` (or take it), draw an untrained one, and compare.
+    """Train the regular pair of `transfer` (or take it), and the heads of an untrained one, and compare.
 
-    Values: "accuracy" of the trained pair on all test images; "predictability", rows of held-out R² and CKA
+    Values: "accuracy" of the trained pair on all test images, "accuracy_of_heads" of that with untrained
+    features; "predictability", rows of held-out R² and CKA
     for every two of `COMPARED`, with the target's effective rank, on test images in random order;
     "maps" and "movement" as `movement` gives them; "damage", rows of `damage` on the first `test_images` test
-    images.
+    images; "transfer", on the same, rows of PGD-ℓ∞ from networks with untrained features to trained ones, with
+    the counts of `pairs.counted`.
     """
     architecture = setting["architecture"]
     pair, _ = train(config.training, architecture, "regular", seed, context)
     untrained = new_pair(architecture, seed + UNTRAINED, context)
+    heads = train_heads(config.training, architecture, seed + UNTRAINED, context)
     test = data.load("mnist", "test", device=context.device)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))  # halves that are alike
     mixed = test[order[: config.feature_images].to(context.device)]
     combinations = list(itertools.product(config.epsilons, DIRECTIONS))
-    damaged = (
-        damage(pair, untrained, test[: config.test_images], epsilon, direction, config.steps, seed)
-        for epsilon, direction in context.progress(combinations, "attacks")
-    )
+    few, damaged, transferred = test[: config.test_images], [], []
+    for epsilon, direction in context.progress(combinations, "attacks"):
+        damaged.append(damage(pair, untrained, few, epsilon, direction, config.steps, seed))
+        transferred.append(transfer(heads, pair, few, epsilon, direction, config.steps, seed))
     return {
         "data": test.digest,
         "accuracy": accuracies(pair, test),
-        "predictability": list(predictability(pair, untrained, mixed.x)),
+        "accuracy_of_heads": accuracies(heads, test),
+        "predictability": list(predictability(pair, heads, mixed.x)),
         **movement(pair, mixed, config.epsilons, config.ridges, seed),
-        "damage": list(damaged),
+        "damage": damaged,
+        "transfer": transferred,
     }
+
+
+def train_heads(how: Training, architecture: str, seed: int, context: Context) -> Pair:
+    """A pair whose features stay as they were drawn from the seed, and whose heads learn to read them.
+
+    Of fully connected networks the features' BatchNorm has the statistics of the digits, as anywhere.
+    """
+    pair = new_pair(architecture, seed, context)
+    for model in pair:
+        model.body.requires_grad_(False)
+    images = data.load("mnist", limit=how.train_images, device=context.device)
+    settings = {**dataclasses.asdict(how), "architecture": architecture, "arm": "heads", "drawn_from": seed}
+    training.fit(
+        losses.classification(*pair),
+        [p for model in pair for p in model.tail.parameters()],
+        data.Batches(images, how.batch_size, seed=seed),
+        epochs=how.epochs,
+        learning_rate=how.learning_rate,
+        cuda_graph=True,
+        progress=context.progress,
+        checkpoint=context.checkpoint(**settings),
+    )
+    return pair
 
 
 def predictability(pair: Pair, untrained: Pair, x: Tensor) -> Iterator[dict[str, Any]]:
@@ -172,11 +203,25 @@ def damage(
         "signs": attacks.random_signs(x, epsilon, generator=torch.Generator().manual_seed(seed)),
         "untrained": crafted(untrained[source - 1]),
     }
-    counted = measures.predictions(pair[source - 1], versions["attacked"]) != y
+    taken = measures.predictions(pair[source - 1], versions["attacked"]) != y
     for model in pair:
-        counted &= measures.predictions(model, x) == y
+        taken &= measures.predictions(model, x) == y
     wrong = {name: measures.predictions(reader, moved) != y for name, moved in versions.items()}
     return {
-        "epsilon": epsilon, "source": source, "target": target, "counted": int(counted.sum()),
-        **{name: int((each & counted).sum()) for name, each in wrong.items()},
+        "epsilon": epsilon, "source": source, "target": target, "counted": int(taken.sum()),
+        **{name: int((each & taken).sum()) for name, each in wrong.items()},
     }  # fmt: skip
+
+
+def transfer(
+    heads: Pair, pair: Pair, images: Images, epsilon: float, direction: tuple[int, int], steps: int, seed: int
+) -> dict[str, Any]:
+    """PGD-ℓ∞ from a network with untrained features to a trained one, with the counts of `pairs.counted`."""
+    source, target = heads[direction[0] - 1], pair[direction[1] - 1]
+    x, y = images.x, images.y
+    method = attack("pgd-linf", epsilon, images, steps=steps, seed=seed)
+    x_adv = attacks.craft(method, source, x, y)
+    fooled, wrong = (measures.predictions(model, x_adv) != y for model in (source, target))
+    clean = (measures.predictions(source, x) == y) & (measures.predictions(target, x) == y)
+    where = {"attack": "pgd-linf", "epsilon": epsilon, "source": direction[0], "target": direction[1]}
+    return {**where, **counted(fooled, wrong, clean)}
