@@ -565,11 +565,13 @@ def test_the_controls_stand_beside_figure_3_s_regular_pair(controls_record, tran
 
 def test_what_is_trained_predicts_more(controls_record):
     (trial,) = controls_record.trials
+    assert len(trial["values"]["accuracy_of_heads"]) == 2
     r2 = {(row["source"], row["target"]): row["heldout"] for row in trial["values"]["predictability"]}
     assert list(r2) == list(controls.COMPARED)
     assert r2["trained", "trained"] > r2["untrained", "trained"] > 0
     damage = trial["values"]["damage"]
-    assert [(row["source"], row["target"]) for row in damage] == list(pairs.DIRECTIONS)
+    for table in ("damage", "transfer"):
+        assert [(row["source"], row["target"]) for row in trial["values"][table]] == list(pairs.DIRECTIONS)
     for row in damage:
         assert max(row["attacked"], row["signs"], row["untrained"]) <= row["counted"] <= 250
 
@@ -643,6 +645,33 @@ def test_the_share_that_is_misread_under_attack_is_the_conditioned_transfer_rate
     assert found["signs"] == int((measures.predictions(small_pair[0], signs)[counted] != y[counted]).sum())
     again = controls.damage(small_pair, small_pair, mnist_test, 0.1, (2, 1), 5, seed=3)
     assert again["untrained"] == again["attacked"] == found["attacked"]
+
+
+def test_heads_learn_to_read_features_that_stay_as_they_were_drawn():
+    how = replace(TINY, epochs=6, train_images=1000)
+    for architecture in ("cnn", "fully_connected"):
+        drawn, heads = pairs.new_pair(architecture, 7, CPU), controls.train_heads(how, architecture, 7, CPU)
+        for before, after in zip(drawn, heads, strict=True):
+            for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+                assert torch.equal(old, new) == name.startswith("body"), name
+            assert not after.training
+
+
+def test_heads_have_a_checkpoint_of_their_own():
+    keys = []
+    context = CPU._replace(checkpoint=lambda **key: keys.append(key))
+    pairs.train(TINY, "cnn", "regular", 1000, context)
+    controls.train_heads(TINY, "cnn", 1000, context)
+    assert keys[0] != keys[1]
+
+
+def test_attacks_on_untrained_features_are_counted_on_the_trained_network(small_pair, mnist_test):
+    x, y, heads = mnist_test.x, mnist_test.y, small_pair[::-1]
+    row = controls.transfer(heads, small_pair, mnist_test, 0.1, (1, 1), 5, seed=3)  # from model 2 to model 1
+    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), small_pair[1], x, y)
+    counts = measures.transfer_counts(small_pair[1], small_pair[0], x_adv, y, x)
+    assert (row["both_fooled_clean"], row["source_fooled_clean"]) == tuple(counts)
+    assert row["target_wrong"] == int((measures.predictions(small_pair[0], x_adv) != y).sum())
 
 
 def test_an_attack_without_room_counts_no_image(small_pair, mnist_test):

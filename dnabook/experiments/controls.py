@@ -77,8 +77,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     features; "predictability", rows of held-out R² and CKA
     for every two of `COMPARED`, with the target's effective rank, on test images in random order;
     "maps" and "movement" as `movement` gives them; "damage", rows of `damage` on the first `test_images` test
-    images; "transfer", on the same, rows of PGD-ℓ∞ from networks with untrained features to trained ones, with
-    the counts of `pairs.counted`.
+    images; "transfer", on the same, rows of PGD-ℓ∞ from networks with untrained features to trained ones.
     """
     architecture = setting["architecture"]
     pair, _ = train(config.training, architecture, "regular", seed, context)

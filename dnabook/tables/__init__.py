@@ -7,9 +7,11 @@ for `IPython.display.Markdown`. Statistics are in `summaries`; here they are put
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dnabook import figures, summaries
+from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import percent
 
@@ -17,6 +19,16 @@ from dnabook.summaries import percent
 def pair_name(setting: dict[str, Any]) -> str:
     """How a pair of `pairs.PAIRS` is called: architecture and arm, "CNN, regular"."""
     return f"{figures.ARCHITECTURES[setting['architecture']]}, {figures.ARMS[setting['arm']][0]}"
+
+
+def damaged(controls: Record, how: str, **where: Any) -> MeanInterval:
+    """Of `controls`, the share of the counted images that the target misreads, over pairs that have learned.
+
+    how: "attacked", the conditioned transfer rate; "signs"; or "untrained", of `experiments.controls.damage`.
+    """
+    rows = summaries.healthy(controls).rows("damage", **where)
+    shares = ((row["seed"], row[how] / row["counted"] if row["counted"] else math.nan) for row in rows)
+    return summaries.over(summaries.by_seed(shares))
 
 
 def right(record: Record, arm: str, **where: Any) -> str:

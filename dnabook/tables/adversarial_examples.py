@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from dnabook import figures, summaries
 from dnabook.figures import ATTACKS
-from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import percent, table
+from dnabook.tables import damaged
 
 
 def transfer_rates(transfer: Record) -> str:
@@ -44,19 +41,12 @@ def plain_damage(controls: Record) -> str:
     for architecture in controls.config["architectures"]:
         for epsilon in controls.config["epsilons"]:
             where = {"architecture": architecture, "epsilon": epsilon}
-            shares = (_damaged(controls, how, **where) for how in ("attacked", "signs", "untrained"))
+            shares = (damaged(controls, how, **where) for how in ("attacked", "signs", "untrained"))
             rows.append([f"{figures.ARCHITECTURES[architecture]}, ε = {epsilon:.2f}", *map(percent, shares)])
     header = ["pairs", "attacked through the first", "random signs", "attacked through an untrained one"]
     return (
         f"{table(header, rows)}\n\nShares of the images that both networks read and that PGD-ℓ∞ turns wrong "
         f"for the first: those that the second misreads. {controls.caption()}."
-    )
-
-
-def _damaged(controls: Record, how: str, **where: Any) -> MeanInterval:
-    rows = summaries.healthy(controls).rows("damage", **where)
-    return summaries.over(
-        summaries.by_seed((r["seed"], r[how] / r["counted"] if r["counted"] else math.nan) for r in rows)
     )
 
 

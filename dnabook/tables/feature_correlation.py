@@ -8,7 +8,8 @@ from dnabook import figures, summaries
 from dnabook.experiments.controls import COMPARED
 from dnabook.measures import mean_interval
 from dnabook.records import Record
-from dnabook.summaries import plain
+from dnabook.summaries import by_seed, mean, over, percent, plain
+from dnabook.tables import damaged
 
 
 def predictability(record: Record) -> str:
@@ -75,10 +76,40 @@ def without_learning(record: Record) -> str:
     return f"{summaries.table(header, rows)}\n\n{record.caption(attack=False)}."
 
 
+def untrained_features(record: Record) -> str:
+    """Of `controls`: R² and transfer to a trained network, from another and from one with untrained features.
+
+    "The recorded result", its third table: conditioned rates of PGD-ℓ∞, both directions averaged, R² from
+    the attacked network's features to the other's; below them random signs on what the first line counts.
+    """
+    kept, rows, epsilons = summaries.healthy(record), [], record.config["epsilons"]
+    for architecture in record.config["architectures"]:
+        name, where = figures.ARCHITECTURES[architecture], {"architecture": architecture}
+        r2 = {
+            source: plain(summaries.predictability(kept, source=source, target="trained", **where))
+            for source in ("trained", "untrained")
+        }
+        read = over(
+            by_seed((t["seed"], mean(t["values"]["accuracy_of_heads"])) for t in _trials(kept, **where))
+        )
+        trained, signs = (
+            [percent(damaged(kept, how, epsilon=e, **where)) for e in epsilons]
+            for how in ("attacked", "signs")
+        )
+        heads = [percent(summaries.transfer(kept, epsilon=e, **where)) for e in epsilons]
+        rows += [
+            [f"{name}: trained", percent(summaries.accuracy(kept, **where)), r2["trained"], *trained],
+            [f"{name}: untrained features", percent(read), r2["untrained"], *heads],
+            [f"{name}: random signs", "", "", *signs],
+        ]
+    header = ["attacked", "it reads", "R² to the other", *(f"transfer, ε = {e:.2f}" for e in epsilons)]
+    return f"{summaries.table(header, rows)}\n\n{record.caption()}."
+
+
 def movement(record: Record) -> str:
     """Of `controls`: how well maps between natural features predict how an attack moves them.
 
-    "The recorded result", its third table: a row for each architecture and ridge, and one for maps fitted on
+    "The recorded result", its fourth table: a row for each architecture and ridge, and one for maps fitted on
     movements themselves.
     """
     kept, rows, epsilons = summaries.healthy(record), [], record.config["epsilons"]
@@ -95,4 +126,8 @@ def movement(record: Record) -> str:
 
 def _mean(record: Record, table: str, reading: str, **where: Any) -> str:
     rows = record.rows(table, **where)
-    return plain(summaries.over(summaries.by_seed((row["seed"], row[reading]) for row in rows)))
+    return plain(over(by_seed((row["seed"], row[reading]) for row in rows)))
+
+
+def _trials(record: Record, architecture: str) -> list[dict[str, Any]]:
+    return [trial for trial in record.trials if trial["setting"]["architecture"] == architecture]
