@@ -199,7 +199,7 @@ def damage(
 
     versions = {
         "attacked": crafted(pair[source - 1]),
-        "signs": attacks.random_signs(x, epsilon, generator=torch.Generator().manual_seed(seed)),
+        "signs": _random_signs(x, epsilon, seed),
         "untrained": crafted(untrained[source - 1]),
     }
     taken = measures.predictions(pair[source - 1], versions["attacked"]) != y
@@ -215,12 +215,21 @@ def damage(
 def transfer(
     heads: Pair, pair: Pair, images: Images, epsilon: float, direction: tuple[int, int], steps: int, seed: int
 ) -> dict[str, Any]:
-    """PGD-ℓ∞ from a network with untrained features to a trained one, with the counts of `pairs.counted`."""
+    """PGD-ℓ∞ from a network with untrained features to a trained one, with the counts of `pairs.counted`.
+
+    "signs_clean": of the images that the conditioned rate counts ("source_fooled_clean"), how many the trained
+    one misreads when each pixel moves by ±ε at random instead.
+    """
     source, target = heads[direction[0] - 1], pair[direction[1] - 1]
     x, y = images.x, images.y
     method = attack("pgd-linf", epsilon, images, steps=steps, seed=seed)
     x_adv = attacks.craft(method, source, x, y)
     fooled, wrong = (measures.predictions(model, x_adv) != y for model in (source, target))
     clean = (measures.predictions(source, x) == y) & (measures.predictions(target, x) == y)
+    astray = measures.predictions(target, _random_signs(x, epsilon, seed)) != y
     where = {"attack": "pgd-linf", "epsilon": epsilon, "source": direction[0], "target": direction[1]}
-    return {**where, **counted(fooled, wrong, clean)}
+    return {**where, **counted(fooled, wrong, clean), "signs_clean": int((astray & fooled & clean).sum())}
+
+
+def _random_signs(x: Tensor, epsilon: float, seed: int) -> Tensor:
+    return attacks.random_signs(x, epsilon, generator=torch.Generator().manual_seed(seed))
