@@ -135,6 +135,7 @@ def finding() -> str:
     variants, pairs = records.together("variants", "transfer")
     lines = (
         ("The relation", _relation(distance), distance),
+        *_is_enough(),
         ("Breaking it", _breaking(features), features),
         ("Transfer", _transfer(transfer), transfer),
         ("The loss corrected", _corrected(variants, pairs), _only(variants, variant="corrected")),
@@ -162,6 +163,26 @@ def _relation(record: Record) -> str:
         f"Distance between parameters and transfer (ε = 0.10) have a rank correlation of {plain(rho)}, where "
         "the paper sees none"
     )
+
+
+def _is_enough() -> Iterator[tuple[str, str, Record]]:
+    """The line on networks with untrained features, where they are recorded."""
+    scale = records.evidence("controls")
+    record = records.current("controls", scale) if scale else None
+    if record:
+        kept, cnn = summaries.healthy(record), {"architecture": "cnn"}
+        r2 = summaries.predictability(kept, source="untrained", target="trained", **cnn)
+        drawn, learned = (
+            summaries.points(summaries.over(summaries.beyond_signs_by_seed(kept, 0.10, learned=each, **cnn)))
+            for each in (False, True)
+        )
+        text = (
+            f"A trained CNN's features follow with R² {plain(r2)} from features that stay as they were "
+            "drawn, of CNNs whose heads alone have learned to read. PGD on these at ε = 0.10 turns "
+            f"{drawn} points more digits wrong for it than random signs of that size do, PGD on a trained "
+            f"one {learned} points more"
+        )
+        yield "Is it enough", text, record
 
 
 def _breaking(record: Record) -> str:
@@ -520,6 +541,24 @@ def _of_the_pair(record: Record) -> Judgement:
     )
 
 
+def _enough(record: Record) -> Judgement:
+    """Does more transfer from CNNs with untrained features, which say much of trained ones, than signs do?"""
+    kept, cnn = summaries.healthy(record), {"architecture": "cnn"}
+    r2 = summaries.predictability(kept, source="untrained", target="trained", **cnn)
+    gaps, trained = (
+        [
+            summaries.over(summaries.beyond_signs_by_seed(kept, epsilon, learned=learned, **cnn))
+            for epsilon in record.config["epsilons"]
+        ]
+        for learned in (False, True)
+    )
+    text = (
+        f"{', '.join(map(summaries.points, gaps))} points more than random signs at rising ε "
+        f"(R² {plain(r2)}), from trained ones {', '.join(map(summaries.points, trained))}"
+    )
+    return Judgement(text, min(gap.n for gap in gaps), worst(map(verdict, gaps)))
+
+
 def _not_robust(pairs: Record, variants: Record) -> Judgement:
     """Do the decorrelated arms of which most pairs live, attacked themselves, read next to nothing?"""
     arms = (
@@ -826,6 +865,8 @@ CLAIMS = (
           "correlation 0.975", 2, ("parameter_distance",), _affine),
     Claim("C3p", "… the Pearson coefficient of features is on average “< 0.975” (text)", "“< 0.975”", 2,
           ("parameter_distance",), _pearson),
+    Claim("C4a", "… and that is enough for attacks to transfer (CNNs with untrained features, PGD-ℓ∞)",
+          UNTESTED, 3, ("controls",), _enough),
     Claim("C5", "The correlation loss makes features unpredictable (Fig. 2, CNN)", "R² 0.991 → 0.605", 4,
           ("feature_correlation",), _predictability),
     Claim("C6a", "It cuts transfer across CNNs (Fig. 3, PGD-ℓ∞)", "“considerable reduction”", 4,

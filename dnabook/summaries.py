@@ -35,15 +35,15 @@ def collapsed(record: Record, **where: Any) -> tuple[int, int]:
 BySeed = dict[int, float]  # one number a seed: what is averaged, or paired with another arm's
 
 
-def accuracy(record: Record, **where: Any) -> MeanInterval:
-    """Test accuracy, the mean of both models, over the pairs of a setting."""
-    return over(accuracy_by_seed(record, **where))
+def accuracy(record: Record, *, of: str = "accuracy", **where: Any) -> MeanInterval:
+    """Test accuracy, the mean of both models, over the pairs of a setting; of: as in `accuracy_by_seed`."""
+    return over(accuracy_by_seed(record, of=of, **where))
 
 
-def accuracy_by_seed(record: Record, **where: Any) -> BySeed:
-    """Test accuracy of each matching pair, the mean of both models."""
+def accuracy_by_seed(record: Record, *, of: str = "accuracy", **where: Any) -> BySeed:
+    """Test accuracy of each matching pair, the mean of both models. of: "accuracy_of_heads" of `controls`."""
     trials = [t for t in _trials(record, where).trials if _matches(t["setting"], where)]
-    return {t["seed"]: mean(t["values"]["accuracy"]) for t in trials}
+    return {t["seed"]: mean(t["values"][of]) for t in trials}
 
 
 def transfer(record: Record, *, conditioned: bool = True, **where: Any) -> MeanInterval:
@@ -120,6 +120,24 @@ def predictability(record: Record, reading: str = "heldout", **where: Any) -> Me
     without it a pair counts once, with the mean of both.
     """
     return over(_reading_by_seed(record, reading, where))
+
+
+def beyond_signs_by_seed(record: Record, epsilon: float, *, learned: bool = False, **where: Any) -> BySeed:
+    """Of `controls`: transfer to a trained network less what random signs do to the same images, by seed.
+
+    From a network with untrained features; learned: from another trained one.
+    """
+    found = _trials(record, where)
+    if learned:
+        rows = (row for row in found.rows("damage", epsilon=epsilon, **where) if row["counted"])
+        return by_seed((row["seed"], (row["attacked"] - row["signs"]) / row["counted"]) for row in rows)
+    rows = found.rows("transfer", epsilon=epsilon, **where)
+    return by_seed((row["seed"], rate(row) - signs_rate(row)) for row in rows)
+
+
+def signs_rate(row: dict[str, Any]) -> float:
+    """Of `controls`: of the images that a conditioned rate counts, the share that random signs turn wrong."""
+    return row["signs_clean"] / row["source_fooled_clean"] if row["source_fooled_clean"] else math.nan
 
 
 class Shares(NamedTuple):

@@ -672,6 +672,10 @@ def test_attacks_on_untrained_features_are_counted_on_the_trained_network(small_
     counts = measures.transfer_counts(small_pair[1], small_pair[0], x_adv, y, x)
     assert (row["both_fooled_clean"], row["source_fooled_clean"]) == tuple(counts)
     assert row["target_wrong"] == int((measures.predictions(small_pair[0], x_adv) != y).sum())
+    signs = attacks.random_signs(x, 0.1, generator=torch.Generator().manual_seed(3))
+    right = torch.stack([measures.predictions(model, x) == y for model in small_pair]).all(0)
+    taken = right & (measures.predictions(small_pair[1], x_adv) != y)
+    assert row["signs_clean"] == int((measures.predictions(small_pair[0], signs)[taken] != y[taken]).sum())
 
 
 def test_an_attack_without_room_counts_no_image(small_pair, mnist_test):

@@ -280,6 +280,37 @@ def test_dverge_must_end_lower_than_it_began_and_lower_than_plain_training(after
 
 
 @pytest.mark.parametrize(
+    "beyond, expected", [((0.3, 0.2), REPRODUCED), ((0.3, 0.01), DIRECTION), ((0.3, -0.05), NOT)]
+)
+def test_untrained_features_must_carry_more_than_random_signs_do_at_every_epsilon(beyond, expected):
+    """Of 100 images signs turn 40 wrong; the seeds lie two points apart."""
+    trials = [
+        {
+            "setting": {"architecture": architecture}, "seed": seed,
+            "values": {
+                "accuracy": [0.9, 0.9],
+                "predictability": [{"source": "untrained", "target": "trained", "heldout": 0.9}],
+                "transfer": [
+                    {
+                        "epsilon": e, "source_fooled_clean": 100, "signs_clean": 40,
+                        "both_fooled_clean": 40 + 100 * more + 2 * (seed - 1),
+                    }
+                    for e, more in zip((0.05, 0.1), beyond, strict=True)
+                ],
+                "damage": [{"epsilon": e, "attacked": 80, "signs": 40, "counted": 100} for e in (0.05, 0.1)],
+            },
+        }
+        for architecture in ("cnn", "fully_connected")
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    judged = claim("C4a").judge(Record("controls", "laptop", {"epsilons": [0.05, 0.1]}, trials))
+    assert (judged.verdict, judged.n) == (expected, 3)
+    assert judged.ours.startswith("30 ± 5, ") and judged.ours.endswith(
+        "(R² 0.90 ± 0.00), from trained ones 40 ± 0, 40 ± 0"
+    )
+
+
+@pytest.mark.parametrize(
     ("within", "expected"), [(30, REPRODUCED), (45, NOT), (60, NOT)]
 )  # falls by 40, by 25 and by 10 points, of which 25 are the networks' own
 def test_a_pair_must_lose_more_than_its_networks_lose_with_strangers(within, expected):

@@ -355,3 +355,26 @@ def test_what_a_reader_notices_is_a_share_of_all_images_or_of_the_misread_ones()
     expected = {"wrong": 0.25, "differ": 0.1, "unnoticed": 0.2, "agreed": 0.8, "auroc": 0.7}
     assert {reading: read(reading)[3] for reading in expected} == expected
     assert math.isnan(read("agreed", 0.2)[3])
+
+
+def test_transfer_beyond_random_signs_is_of_the_images_that_the_rate_counts():
+    """From untrained features 30 of 50 against 20, and 10 of 20 against 15; from a trained one 80 of 100
+    against 50. An attack that fooled nothing does not count."""
+    rows = [(30, 20, 50), (10, 15, 20), (0, 0, 0)]
+    values = {
+        "transfer": [
+            {"epsilon": 0.1, "both_fooled_clean": b, "signs_clean": s, "source_fooled_clean": n}
+            for b, s, n in rows
+        ],
+        "damage": [
+            {"epsilon": 0.1, "attacked": 80, "signs": 50, "counted": 100},
+            {"epsilon": 0.1, "attacked": 0, "signs": 0, "counted": 0},
+            {"epsilon": 0.2, "attacked": 9, "signs": 0, "counted": 9},
+        ],
+    }
+    record = Record(
+        "controls", "smoke", {}, [{"setting": {"architecture": "cnn"}, "seed": 4, "values": values}]
+    )
+    found = summaries.beyond_signs_by_seed(record, 0.1, architecture="cnn")
+    assert found == {4: pytest.approx((0.2 - 0.25) / 2)}
+    assert summaries.beyond_signs_by_seed(record, 0.1, learned=True) == {4: pytest.approx(0.3)}

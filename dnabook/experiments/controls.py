@@ -217,8 +217,8 @@ def transfer(
 ) -> dict[str, Any]:
     """PGD-ℓ∞ from a network with untrained features to a trained one, with the counts of `pairs.counted`.
 
-    "signs_clean": of the images that the conditioned rate counts ("source_fooled_clean"), how many the trained
-    one misreads when each pixel moves by ±ε at random instead.
+    "signs_clean": of the images that the conditioned rate counts ("source_fooled_clean"), how many the
+    trained one misreads when each pixel moves by ±ε at random instead.
     """
     source, target = heads[direction[0] - 1], pair[direction[1] - 1]
     x, y = images.x, images.y

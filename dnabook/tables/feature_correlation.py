@@ -8,7 +8,7 @@ from dnabook import figures, summaries
 from dnabook.experiments.controls import COMPARED
 from dnabook.measures import mean_interval
 from dnabook.records import Record
-from dnabook.summaries import by_seed, mean, over, percent, plain
+from dnabook.summaries import by_seed, over, percent, plain
 from dnabook.tables import damaged
 
 
@@ -80,27 +80,29 @@ def untrained_features(record: Record) -> str:
     """Of `controls`: R² and transfer to a trained network, from another and from one with untrained features.
 
     "The recorded result", its third table: conditioned rates of PGD-ℓ∞, both directions averaged, R² from
-    the attacked network's features to the other's; below them random signs on what the first line counts.
+    the attacked network's features to the other's; below each the harm of random signs on the same images.
     """
     kept, rows, epsilons = summaries.healthy(record), [], record.config["epsilons"]
     for architecture in record.config["architectures"]:
-        name, where = figures.ARCHITECTURES[architecture], {"architecture": architecture}
+        where = {"architecture": architecture}
+        attacked, signs, heads, signs_for_heads = [], [], [], []
+        for epsilon in epsilons:
+            attacked.append(damaged(kept, "attacked", epsilon=epsilon, **where))
+            signs.append(damaged(kept, "signs", epsilon=epsilon, **where))
+            counts = list(kept.rows("transfer", epsilon=epsilon, **where))
+            for shares, share in ((heads, summaries.rate), (signs_for_heads, summaries.signs_rate)):
+                shares.append(over(by_seed((row["seed"], share(row)) for row in counts)))
         r2 = {
             source: plain(summaries.predictability(kept, source=source, target="trained", **where))
             for source in ("trained", "untrained")
         }
-        read = over(
-            by_seed((t["seed"], mean(t["values"]["accuracy_of_heads"])) for t in _trials(kept, **where))
-        )
-        trained, signs = (
-            [percent(damaged(kept, how, epsilon=e, **where)) for e in epsilons]
-            for how in ("attacked", "signs")
-        )
-        heads = [percent(summaries.transfer(kept, epsilon=e, **where)) for e in epsilons]
+        read = summaries.accuracy(kept, **where), summaries.accuracy(kept, of="accuracy_of_heads", **where)
+        name, instead = figures.ARCHITECTURES[architecture], ["random signs instead", "", ""]
         rows += [
-            [f"{name}: trained", percent(summaries.accuracy(kept, **where)), r2["trained"], *trained],
-            [f"{name}: untrained features", percent(read), r2["untrained"], *heads],
-            [f"{name}: random signs", "", "", *signs],
+            [f"{name}, trained", percent(read[0]), r2["trained"], *map(percent, attacked)],
+            [*instead, *map(percent, signs)],
+            [f"{name}, untrained features", percent(read[1]), r2["untrained"], *map(percent, heads)],
+            [*instead, *map(percent, signs_for_heads)],
         ]
     header = ["attacked", "it reads", "R² to the other", *(f"transfer, ε = {e:.2f}" for e in epsilons)]
     return f"{summaries.table(header, rows)}\n\n{record.caption()}."
@@ -127,7 +129,3 @@ def movement(record: Record) -> str:
 def _mean(record: Record, table: str, reading: str, **where: Any) -> str:
     rows = record.rows(table, **where)
     return plain(over(by_seed((row["seed"], row[reading]) for row in rows)))
-
-
-def _trials(record: Record, architecture: str) -> list[dict[str, Any]]:
-    return [trial for trial in record.trials if trial["setting"]["architecture"] == architecture]
