@@ -35,13 +35,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _plain(x: Tensor) -> bool:
-    """Whether oneDNN is to have it: a plain float32 matrix on the CPU, not empty, outside autocast."""
+    """Whether oneDNN is to have it: a plain float32 matrix on the CPU, not empty, run as it is written."""
     return (
         x.dtype == torch.float32
         and x.dim() == 2
         and x.device.type == "cpu"
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # the compiler chooses its own, and cannot compile this one
         and not is_functorch_wrapped_tensor(x)
     )
 

@@ -865,8 +865,8 @@ CLAIMS = (
           "correlation 0.975", 2, ("parameter_distance",), _affine),
     Claim("C3p", "… the Pearson coefficient of features is on average “< 0.975” (text)", "“< 0.975”", 2,
           ("parameter_distance",), _pearson),
-    Claim("C4a", "… and that is enough for attacks to transfer (CNNs with untrained features, PGD-ℓ∞)",
-          UNTESTED, 3, ("controls",), _enough),
+    Claim("C4a", "Features that follow linearly are enough for attacks to transfer (untrained CNNs, heads "
+          "trained)", UNTESTED, 3, ("controls",), _enough),
     Claim("C5", "The correlation loss makes features unpredictable (Fig. 2, CNN)", "R² 0.991 → 0.605", 4,
           ("feature_correlation",), _predictability),
     Claim("C6a", "It cuts transfer across CNNs (Fig. 3, PGD-ℓ∞)", "“considerable reduction”", 4,

@@ -137,3 +137,12 @@ def test_models_can_be_stacked_and_differentiated_by_torch_func():
 def test_shapes_that_do_not_fit_are_told_in_torchs_words():
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         products.linear(torch.rand(4, 7), torch.rand(3, 5))
+
+
+def test_a_compiled_layer_is_left_to_the_compiler(monkeypatch):
+    """Which cannot compile oneDNN's product while its weights may change."""
+    monkeypatch.setattr(products, "ONEDNN", True)
+    layer, x = products.Linear(5, 3), torch.randn(4, 5)
+    expected = layer(x).detach()
+    monkeypatch.setattr(products, "_Product", None)  # whoever asks for it fails
+    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), expected)
