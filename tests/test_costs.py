@@ -181,10 +181,10 @@ def test_the_step_table_compares_with_the_released_style(measured):
 
 def test_each_way_is_compared_with_the_step_that_it_changes(measured):
     assert cells(costs.ways_table(measured))[2:] == [
-        ["as it is", "100", "1.00", "10"],
-        ["channels first", "150", "1.50", "10"],
-        ["without the correlation loss", "50", "1.00", "10"],
-        ["stacked", "40", "0.80", "10"],
+        ["as it is", "100", "100 to 100", "1.00", "10"],
+        ["channels first", "150", "150 to 150", "1.50", "10"],
+        ["without the correlation loss", "50", "50 to 50", "1.00", "10"],
+        ["stacked", "40", "40 to 40", "0.80", "10"],
     ]
 
 
