@@ -74,12 +74,16 @@ def other(measured, results):
     return save
 
 
-def test_of_each_group_the_newest_measurements_on_a_processor_are_shown(measured, other):
+def test_of_each_group_the_newest_measurements_on_a_processor_are_shown(measured, other, results):
     other("cuda", device="A GPU")
     assert costs.benchmark() == measured
     newer = other(groups=("loss", "growth"))
     older = other("cpu-avx7", groups=("step", "loss"), date="1999-01-01T")
     assert costs.benchmark() == {**measured, **newer} != {**measured, **older}
+    newest = other("cpu-avx5", groups=("step", "attack"), date="2100-01-01T")
+    newest["step"]["provenance"]["date"] = "1999-01-01T"  # measured long before the rest of its file
+    (results / "benchmark-cpu-avx5.json").write_text(json.dumps(newest))
+    assert costs.benchmark() == {**measured, **newer, "attack": newest["attack"]}
     assert list(costs.benchmark()) == list(costs.GROUPS)
 
 

@@ -1,5 +1,6 @@
 """One real run of every experiment at smoke scale, and what they share, on pairs small enough to check."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -632,18 +633,28 @@ def test_the_first_network_of_one_pair_predicts_the_second_of_another(mapped, mn
     assert found["pixels", "trained"]["heldout"] == pixels
 
 
-def test_the_share_that_is_misread_under_attack_is_the_conditioned_transfer_rate(small_pair, mnist_test):
+@pytest.fixture
+def reading_pair(trained_cnn):
+    """A CNN that reads nine digits in ten, and one whose weights lie near its own."""
+    other = copy.deepcopy(trained_cnn)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.1 * weight.std() * torch.randn_like(weight))
+    return trained_cnn, other
+
+
+def test_the_share_that_is_misread_under_attack_is_the_conditioned_transfer_rate(reading_pair, mnist_test):
     x, y, untrained = mnist_test.x, mnist_test.y, pairs.new_pair("cnn", 5, CPU)
-    found = controls.damage(small_pair, untrained, mnist_test, 0.1, (2, 1), 5, seed=3)
-    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), small_pair[1], x, y)
-    counts = measures.transfer_counts(small_pair[1], small_pair[0], x_adv, y, x)
-    assert (found["attacked"], found["counted"]) == tuple(counts)
+    found = controls.damage(reading_pair, untrained, mnist_test, 0.1, (2, 1), 5, seed=3)
+    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), reading_pair[1], x, y)
+    counts = measures.transfer_counts(reading_pair[1], reading_pair[0], x_adv, y, x)
+    assert (found["attacked"], found["counted"]) == tuple(counts) and 0 < counts[0] < counts[1]
     assert (found["source"], found["target"], found["epsilon"]) == (2, 1, 0.1)
     signs = attacks.random_signs(x, 0.1, generator=torch.Generator().manual_seed(3))
-    right = torch.stack([measures.predictions(model, x) == y for model in small_pair]).all(0)
-    counted = right & (measures.predictions(small_pair[1], x_adv) != y)
-    assert found["signs"] == int((measures.predictions(small_pair[0], signs)[counted] != y[counted]).sum())
-    again = controls.damage(small_pair, small_pair, mnist_test, 0.1, (2, 1), 5, seed=3)
+    right = torch.stack([measures.predictions(model, x) == y for model in reading_pair]).all(0)
+    counted = right & (measures.predictions(reading_pair[1], x_adv) != y)
+    assert found["signs"] == int((measures.predictions(reading_pair[0], signs)[counted] != y[counted]).sum())
+    again = controls.damage(reading_pair, reading_pair, mnist_test, 0.1, (2, 1), 5, seed=3)
     assert again["untrained"] == again["attacked"] == found["attacked"]
 
 
@@ -665,17 +676,32 @@ def test_heads_have_a_checkpoint_of_their_own():
     assert keys[0] != keys[1]
 
 
-def test_attacks_on_untrained_features_are_counted_on_the_trained_network(small_pair, mnist_test):
-    x, y, heads = mnist_test.x, mnist_test.y, small_pair[::-1]
-    row = controls.transfer(heads, small_pair, mnist_test, 0.1, (1, 1), 5, seed=3)  # from model 2 to model 1
-    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), small_pair[1], x, y)
-    counts = measures.transfer_counts(small_pair[1], small_pair[0], x_adv, y, x)
+def test_attacks_on_untrained_features_are_counted_on_the_trained_network(reading_pair, mnist_test):
+    x, y, heads = mnist_test.x, mnist_test.y, reading_pair[::-1]
+    row = controls.transfer(
+        heads, reading_pair, mnist_test, 0.1, (1, 1), 5, seed=3
+    )  # from model 2 to model 1
+    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), reading_pair[1], x, y)
+    counts = measures.transfer_counts(reading_pair[1], reading_pair[0], x_adv, y, x)
     assert (row["both_fooled_clean"], row["source_fooled_clean"]) == tuple(counts)
-    assert row["target_wrong"] == int((measures.predictions(small_pair[0], x_adv) != y).sum())
+    assert row["target_wrong"] == int((measures.predictions(reading_pair[0], x_adv) != y).sum())
     signs = attacks.random_signs(x, 0.1, generator=torch.Generator().manual_seed(3))
-    right = torch.stack([measures.predictions(model, x) == y for model in small_pair]).all(0)
-    taken = right & (measures.predictions(small_pair[1], x_adv) != y)
-    assert row["signs_clean"] == int((measures.predictions(small_pair[0], signs)[taken] != y[taken]).sum())
+    right = torch.stack([measures.predictions(model, x) == y for model in reading_pair]).all(0)
+    taken = right & (measures.predictions(reading_pair[1], x_adv) != y)
+    assert (
+        row["signs_clean"] == int((measures.predictions(reading_pair[0], signs)[taken] != y[taken]).sum()) > 0
+    )
+
+
+def test_random_signs_count_only_where_the_attack_fooled_its_source(reading_pair, mnist_test):
+    class Certain(torch.nn.Module):
+        """Reads every digit whatever is done to it."""
+
+        def forward(self, x):
+            return torch.nn.functional.one_hot(mnist_test.y, 10) + 0 * x.sum()
+
+    row = controls.transfer((Certain(), Certain()), reading_pair, mnist_test, 0.1, (1, 2), 2, seed=3)
+    assert row["n_clean"] > 100 and row["source_fooled_clean"] == row["signs_clean"] == 0
 
 
 def test_an_attack_without_room_counts_no_image(small_pair, mnist_test):
