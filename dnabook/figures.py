@@ -22,6 +22,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from dnabook import summaries
+from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 
@@ -632,6 +633,47 @@ def correlation_weights(record: Record) -> Figure:
     bottom.set(ylabel="accuracy", xlabel="λ", xticks=range(len(weights)))
     bottom.set_xticklabels([f"{weight:g}" for weight in weights])
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return _signed(figure, record)
+
+
+HEADS = {"own": "its own head", "hidden": "a hidden layer"}  # of `learned_features`
+
+
+def learned_features(record: Record) -> Figure:
+    """Over the age of the attacked network's features: what a regular network shares with it, and transfer.
+
+    From the left: held-out R² and how much of the movement under FGSM a map between natural features
+    explains; the cosine of the input gradients; the share of digits that PGD turns wrong beyond random signs.
+    Movement and transfer are those of the largest ε.
+    """
+    kept, ages, epsilon = summaries.healthy(record), record.config["epochs"], record.config["epsilons"][-1]
+    figure, (axes,) = _figure(1, 3, (9.5, 3.4), sharex=True)
+
+    def curve(axis: Axes, look: tuple[str, str], label: str | None, values: list[summaries.BySeed]) -> None:
+        means = [summaries.over(value) for value in values]
+        heights, errors = [mean.mean for mean in means], [_bar(mean) for mean in means]
+        (colour, marker), x = look, range(len(ages))
+        axis.errorbar(x, heights, errors, color=colour, marker=marker, capsize=3, lw=1.3, label=label)
+
+    heldout = [summaries.reading_by_seed(kept, "relation", "heldout", epochs=age) for age in ages]
+    curve(axes[0], SERIES[2], "R² of natural features", heldout)
+    for head, look in zip(record.config["heads"], SERIES, strict=False):
+        settings = [{"epochs": age, "head": head} for age in ages]
+        moved = [{**setting, "map": NATURAL_MAP, "epsilon": epsilon} for setting in settings]
+        for axis, values in (
+            (axes[0], [summaries.reading_by_seed(kept, "movement", "explains", **m) for m in moved]),
+            (axes[1], [summaries.reading_by_seed(kept, "sources", "gradient_cosine", **s) for s in settings]),
+            (axes[2], [summaries.beyond_signs_by_seed(kept, epsilon, **s) for s in settings]),
+        ):
+            curve(axis, look, HEADS[head] if axis is axes[0] else None, values)
+    axes[0].set(title="R² and movement explained", ylabel="share")
+    axes[1].set(title="cosine of the gradients", ylim=(-0.05, 1.02))
+    axes[2].set(title=f"transfer beyond signs, ε = {epsilon:.2f}")
+    for axis in axes:
+        axis.axhline(0, color="0.6", lw=0.8)
+        axis.set(xlabel="epochs of the features", xticks=range(len(ages)))
+        axis.set_xticklabels([f"{age:g}" for age in ages])
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _signed(figure, record)
 
 

@@ -559,6 +559,24 @@ def _enough(record: Record) -> Judgement:
     return Judgement(text, min(gap.n for gap in gaps), worst(map(verdict, gaps)))
 
 
+def _enough_behind_a_hidden_layer(record: Record) -> Judgement:
+    """The same of untrained features behind a hidden layer, which reads them better than Figure 11's head."""
+    kept, ages = summaries.healthy(record), record.config["epochs"]
+    drawn, learned = (
+        [
+            summaries.over(summaries.beyond_signs_by_seed(kept, epsilon, epochs=age, head="hidden"))
+            for epsilon in record.config["epsilons"]
+        ]
+        for age in (ages[0], ages[-1])
+    )
+    r2 = summaries.over(summaries.reading_by_seed(kept, "relation", "heldout", epochs=ages[0]))
+    text = (
+        f"{', '.join(map(summaries.points, drawn))} points more than random signs at rising ε (R² "
+        f"{plain(r2)}), by the same head on trained features {', '.join(map(summaries.points, learned))}"
+    )
+    return Judgement(text, min(gap.n for gap in drawn), worst(map(verdict, drawn)))
+
+
 def _not_robust(pairs: Record, variants: Record) -> Judgement:
     """Do the decorrelated arms of which most pairs live, attacked themselves, read next to nothing?"""
     arms = (
@@ -867,6 +885,8 @@ CLAIMS = (
           ("parameter_distance",), _pearson),
     Claim("C4a", "Features that follow linearly are enough for attacks to transfer (untrained CNNs, heads "
           "trained)", UNTESTED, 3, ("controls",), _enough),
+    Claim("C4b", "… where a hidden layer reads the untrained features", UNTESTED, 3, ("learned_features",),
+          _enough_behind_a_hidden_layer),
     Claim("C5", "The correlation loss makes features unpredictable (Fig. 2, CNN)", "R² 0.991 → 0.605", 4,
           ("feature_correlation",), _predictability),
     Claim("C6a", "It cuts transfer across CNNs (Fig. 3, PGD-ℓ∞)", "“considerable reduction”", 4,

@@ -119,13 +119,14 @@ def predictability(record: Record, reading: str = "heldout", **where: Any) -> Me
     Give `source=1` for the direction 1 → 2 that the correlation loss acts on, `source=2` for the other;
     without it a pair counts once, with the mean of both.
     """
-    return over(_reading_by_seed(record, reading, where))
+    return over(reading_by_seed(record, "predictability", reading, **where))
 
 
 def beyond_signs_by_seed(record: Record, epsilon: float, *, learned: bool = False, **where: Any) -> BySeed:
-    """Of `controls`: transfer to a trained network less what random signs do to the same images, by seed.
+    """Transfer to a regular network less what random signs do to the same images, by seed.
 
-    From a network with untrained features; learned: from another trained one.
+    Of `controls` from a network with untrained features, or, learned, from another trained one; of
+    `learned_features` from those with the `epochs` and `head` that are given.
     """
     found = _trials(record, where)
     if learned:
@@ -136,7 +137,7 @@ def beyond_signs_by_seed(record: Record, epsilon: float, *, learned: bool = Fals
 
 
 def signs_rate(row: dict[str, Any]) -> float:
-    """Of `controls`: of the images that a conditioned rate counts, the share that random signs turn wrong."""
+    """Of the images that a conditioned rate counts, the share that random signs turn wrong for the target."""
     return row["signs_clean"] / row["source_fooled_clean"] if row["source_fooled_clean"] else math.nan
 
 
@@ -173,20 +174,15 @@ def shares_of_the_change(record: Record, arm: str, epsilon: float, *, others: st
     return Shares(within, attacked, reading, pair)
 
 
-def relation_by_seed(record: Record, reading: str, **where: Any) -> BySeed:
-    """Of `strangers`, "heldout" R² or "gradient_cosine" from `source_arm` to `target_arm`, by seed."""
-    rows = _trials(record, where).rows("relation", **where)
+def reading_by_seed(record: Record, table: str, reading: str, **where: Any) -> BySeed:
+    """A reading of a table's rows that match, the mean of each seed's: for instance "relation", "heldout"."""
+    rows = _trials(record, where).rows(table, **where)
     return by_seed((row["seed"], row[reading]) for row in rows)
 
 
 def heldout_by_seed(record: Record, **where: Any) -> BySeed:
     """Held-out R² of each matching pair; `source` is that of `predictability`."""
-    return _reading_by_seed(record, "heldout", where)
-
-
-def _reading_by_seed(record: Record, reading: str, where: dict[str, Any]) -> BySeed:
-    rows = _trials(record, where).rows("predictability", **where)
-    return by_seed((row["seed"], row[reading]) for row in rows)
+    return reading_by_seed(record, "predictability", "heldout", **where)
 
 
 def reconstruction(record: Record, **where: Any) -> MeanInterval:
@@ -304,8 +300,8 @@ def relation_rank_correlation(
 ) -> MeanInterval:
     """Of `strangers`: Spearman's ρ of a reading with transfer at ε, over all ordered pairs of arms of a seed.
 
-    reading: of `relation_by_seed`, from the network that is attacked to the one that reads; back: the other
-    way round. Taken within each seed, then averaged over seeds.
+    reading: "heldout" or "gradient_cosine", from the network that is attacked to the one that reads; back:
+    the other way round. Taken within each seed, then averaged over seeds.
     """
     from scipy import stats  # as in `measures.wilson_interval`
 
@@ -313,7 +309,7 @@ def relation_rank_correlation(
     cells = [{"source_arm": source, "target_arm": target} for source in arms for target in arms]
     found = [
         (
-            relation_by_seed(record, reading, **(_turned(cell) if back else cell)),
+            reading_by_seed(record, "relation", reading, **(_turned(cell) if back else cell)),
             transfer_by_seed(record, epsilon=epsilon, **cell),
         )
         for cell in cells

@@ -18,6 +18,7 @@ from dnabook.experiments import (
     correlation_weights,
     dverge,
     feature_correlation,
+    learned_features,
     pairs,
     parameter_distance,
     strangers,
@@ -661,7 +662,8 @@ def test_the_share_that_is_misread_under_attack_is_the_conditioned_transfer_rate
 def test_heads_learn_to_read_features_that_stay_as_they_were_drawn():
     how = replace(TINY, epochs=6, train_images=1000)
     for architecture in ("cnn", "fully_connected"):
-        drawn, heads = pairs.new_pair(architecture, 7, CPU), controls.train_heads(how, architecture, 7, CPU)
+        drawn, heads = (pairs.new_pair(architecture, 7, CPU) for _ in range(2))
+        controls.train_heads(how, heads, 7, CPU, architecture=architecture)
         for before, after in zip(drawn, heads, strict=True):
             for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
                 assert torch.equal(old, new) == name.startswith("body"), name
@@ -672,7 +674,7 @@ def test_heads_have_a_checkpoint_of_their_own():
     keys = []
     context = CPU._replace(checkpoint=lambda **key: keys.append(key))
     pairs.train(TINY, "cnn", "regular", 1000, context)
-    controls.train_heads(TINY, "cnn", 1000, context)
+    controls.train_heads(TINY, pairs.new_pair("cnn", 1000, CPU), 1000, context, architecture="cnn")
     assert keys[0] != keys[1]
 
 
@@ -707,6 +709,132 @@ def test_random_signs_count_only_where_the_attack_fooled_its_source(reading_pair
 def test_an_attack_without_room_counts_no_image(small_pair, mnist_test):
     found = controls.damage(small_pair, small_pair, mnist_test, 0.0, (1, 2), 1, seed=0)
     assert [found[name] for name in ("counted", "attacked", "signs", "untrained")] == [0] * 4
+
+
+# --- Features that stopped learning --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learned_record(smoke, transfer_record):
+    return smoke("learned_features")
+
+
+def test_where_features_learned_nothing_the_head_of_figure_11_is_that_of_the_controls(
+    learned_record, controls_record
+):
+    (learned,), (control,) = learned_record.trials, controls_record.trials
+    of = {"epochs": 0, "head": "own"}
+    rows = learned_record.rows("transfer", **of)
+    assert [
+        {k: row[k] for k in wanted} for row, wanted in zip(rows, control["values"]["transfer"], strict=True)
+    ] == (control["values"]["transfer"])
+    assert learned["values"]["accuracy"] == control["values"]["accuracy"]
+    accuracy = [row["accuracy"] for row in learned_record.rows("sources", **of)]
+    assert accuracy == control["values"]["accuracy_of_heads"]
+    (wanted,) = (
+        row["heldout"] for row in control["values"]["predictability"]
+        if (row["source"], row["target"]) == ("untrained", "trained")
+    )  # fmt: skip
+    (found,) = learned_record.rows("relation", epochs=0, source=1)
+    assert found["heldout"] == wanted
+
+
+def test_every_age_and_head_is_attacked_and_compared_in_both_directions(learned_record):
+    config, (trial,) = learned_features.SCALES["smoke"], learned_record.trials
+    ages = [(age, *d) for age in config.epochs for d in pairs.DIRECTIONS]
+    relation = trial["values"]["relation"]
+    assert [(row["epochs"], row["source"], row["target"]) for row in relation] == ages
+    each = list(itertools.product(config.epochs, config.heads, pairs.DIRECTIONS))
+    for table, times in (("sources", 1), ("movement", 2), ("transfer", 1)):  # two maps, one ε
+        rows = trial["values"][table]
+        found = [(row["epochs"], row["head"], (row["source"], row["target"])) for row in rows]
+        assert found == [cell for cell in each for _ in range(times)], table
+    heldout = {row["epochs"]: row["heldout"] for row in relation if row["source"] == 1}
+    assert heldout[0] < heldout[4] < 1
+    read = {(r["epochs"], r["head"], r["source"]): r["accuracy"] for r in trial["values"]["sources"]}
+    assert all(read[0, "hidden", source] > read[0, "own", source] for source in (1, 2))
+
+
+def test_what_is_measured_at_an_age_is_of_the_network_attacked_and_the_other_s_reader(
+    monkeypatch, reading_pair, mnist_test, few_test_images
+):
+    """Readers are two known networks; heads are replaced by whole networks, so that cells can be told apart."""
+    monkeypatch.setattr(learned_features, "train", lambda *args: (reading_pair, {}))
+    aged = pairs.new_pair("cnn", 5, CPU)
+    monkeypatch.setattr(learned_features, "features_after", lambda *args: aged)
+    monkeypatch.setattr(learned_features, "with_heads", lambda *args: reading_pair[::-1])
+    monkeypatch.setattr(learned_features, "train_heads", lambda *args, **made: None)
+    config = learned_features.Config(
+        epochs=(0,), heads=("own",), epsilons=(0.1,), steps=3, feature_images=100, test_images=80
+    )
+    values = learned_features.run(config, {"architecture": "cnn"}, 3, CPU)
+    test = data.load("mnist", "test", limit=100)
+    x, y, sources = test.x, test.y, reading_pair[::-1]
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(3))
+    for row, (source, target) in zip(values["relation"], pairs.DIRECTIONS, strict=True):
+        z1 = measures.features(aged[source - 1], x[order])
+        z2 = measures.features(reading_pair[target - 1], x[order])
+        assert row["heldout"] == measures.r_squared(z1, z2, heldout=True)
+        assert row["effective_rank"] == measures.effective_rank(z1)
+    for row, (source, target) in zip(values["sources"], pairs.DIRECTIONS, strict=True):
+        across = sources[source - 1], reading_pair[target - 1]
+        assert row["accuracy"] == measures.accuracy(across[0], x, y)
+        assert row["gradient_cosine"] == measures.gradient_cosine(*across, x[:80], y[:80]) == pytest.approx(1)
+    for row, (source, target) in zip(values["transfer"], pairs.DIRECTIONS, strict=True):
+        few = test[:80]
+        wanted = controls.transfer(sources, reading_pair, few, 0.1, (source, target), 3, seed=3)
+        assert {name: row[name] for name in wanted} == wanted and row["n"] == 80
+    moved = [row for row in values["movement"] if row["map"] == "movements"]
+    assert [row["explains"] for row in moved] == pytest.approx([1, 1], abs=1e-3)  # a network follows itself
+
+
+def test_features_of_an_age_are_those_of_the_regular_pair_trained_so_long(monkeypatch):
+    asked = []
+
+    def train(how, *place):
+        asked.append((how.epochs, how.train_images, *place[:3]))
+        return "pair", "history"
+
+    monkeypatch.setattr(learned_features, "train", train)
+    how = replace(TINY, epochs=20)
+    for age in (0.1, 1, 3):
+        assert learned_features.features_after(age, how, "cnn", 1007, CPU) == "pair"
+    assert asked == [
+        (epochs, images, "cnn", "regular", 1007) for epochs, images in ((1, 50), (1, 500), (3, 500))
+    ]
+    drawn, same = learned_features.features_after(0, how, "cnn", 7, CPU), pairs.new_pair("cnn", 7, CPU)
+    for one, other in zip(drawn, same, strict=True):
+        assert all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("kind", learned_features.HEADS)
+def test_new_heads_leave_the_features_and_the_pair_that_they_come_from(kind, mnist_test):
+    pair, drawn = pairs.new_pair("cnn", 5, CPU), pairs.new_pair("cnn", 7, CPU)
+    copies, again = (learned_features.with_heads(kind, pair, "cnn", 7, CPU) for _ in range(2))
+    controls.train_heads(TINY, copies, 7, CPU, architecture="cnn")
+    x = mnist_test.x[:5]
+    for model, copied, untrained, other in zip(pair, copies, again, drawn, strict=True):
+        assert torch.equal(model.features(x), copied.features(x))
+        assert all(p.requires_grad for p in model.parameters())
+        assert copied(x).shape == (5, 10) and not torch.equal(
+            copied(x), untrained(x)
+        )  # the first have learned
+        if kind == "own":
+            assert all(map(torch.equal, untrained.tail.parameters(), other.tail.parameters()))
+        else:
+            assert sum(p.numel() for p in untrained.tail.parameters()) == 784 * 200 + 200 + 200 * 10 + 10
+    heads = [torch.cat([p.flatten() for p in model.tail.parameters()]) for model in again]
+    assert not torch.equal(*heads)
+
+
+def test_heads_of_every_age_and_kind_have_checkpoints_of_their_own(monkeypatch, few_test_images):
+    keys = []
+    context = CPU._replace(checkpoint=lambda **key: keys.append(json.dumps(key, sort_keys=True)))
+    config = learned_features.Config(
+        replace(TINY, epochs=1), epochs=(0, 0.5, 1), epsilons=(), feature_images=100, test_images=50
+    )
+    learned_features.run(config, {"architecture": "cnn"}, 3, context)
+    assert len(keys) == 1 + 2 + 3 * 2 and len(set(keys)) == len(keys)
 
 
 # --- λ as a dial ---------------------------------------------------------------------------------

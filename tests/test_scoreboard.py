@@ -310,6 +310,34 @@ def test_untrained_features_must_carry_more_than_random_signs_do_at_every_epsilo
     )
 
 
+@pytest.mark.parametrize("beyond, expected", [((30, 20), REPRODUCED), ((30, 1), DIRECTION), ((30, -5), NOT)])
+def test_behind_a_hidden_layer_too_untrained_features_must_carry_more_than_signs(beyond, expected):
+    """Of 100 images signs turn 40 wrong; trained features add 5, Figure 11's own head adds 50."""
+    trials = [
+        {
+            "setting": {"architecture": "cnn"}, "seed": seed,
+            "values": {
+                "accuracy": [0.9, 0.9],
+                "relation": [{"epochs": age, "heldout": 0.9 + age / 100} for age in (0, 4)],
+                "transfer": [
+                    {
+                        "epochs": age, "head": head, "epsilon": e, "source_fooled_clean": 100, "signs_clean": 40,
+                        "both_fooled_clean": 40 + more + 2 * (seed - 1) + 5 * (age > 0) + 50 * (head == "own"),
+                    }
+                    for age in (0, 4) for head in ("own", "hidden")
+                    for e, more in zip((0.05, 0.1), beyond, strict=True)
+                ],
+            },
+        }
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    config = {"epochs": [0, 1, 4], "epsilons": [0.05, 0.1]}
+    judged = claim("C4b").judge(Record("learned_features", "laptop", config, trials))
+    assert (judged.verdict, judged.n) == (expected, 3)
+    assert judged.ours.startswith("30 ± 5, ") and "(R² 0.90 ± 0.00), by the same head" in judged.ours
+    assert " features 35 ± 5, " in judged.ours
+
+
 @pytest.mark.parametrize(
     ("within", "expected"), [(30, REPRODUCED), (45, NOT), (60, NOT)]
 )  # falls by 40, by 25 and by 10 points, of which 25 are the networks' own

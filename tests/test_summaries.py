@@ -122,7 +122,7 @@ def test_a_relation_is_the_mean_of_both_directions_between_two_arms():
     one = trial(4, "regular", [0.9, 1.0], [])
     one["values"]["relation"] = rows
     record = Record("strangers", "smoke", {}, [one])
-    found = summaries.relation_by_seed(record, "heldout", source_arm="a", target_arm="a")
+    found = summaries.reading_by_seed(record, "relation", "heldout", source_arm="a", target_arm="a")
     assert found == {4: pytest.approx(0.8)}
 
 

@@ -1,9 +1,13 @@
 """The tables and the sentence of chapter 3, from records whose numbers can be counted by hand."""
 
+import itertools
+
 import pytest
 from markdown_tables import PROVENANCE, cells, rows
 
+from dnabook import figures
 from dnabook.experiments.controls import COMPARED
+from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.records import Record
 from dnabook.tables import feature_correlation as tables
 
@@ -183,3 +187,68 @@ def test_pairs_that_collapsed_are_left_out_of_the_controls():
     assert set(rows(tables.without_learning(collapsed))["CNN: trained → trained"]) == {"no value"}
     assert set(rows(tables.movement(collapsed))["CNN, ridge 0.1"]) == {"no value"}
     assert set(rows(tables.untrained_features(collapsed))["CNN, trained"]) == {"no value"}
+
+
+def learned(seeds=(0, 1, 2), accuracy=0.9):
+    """With each age R² grows by 0.1 and the cosine by 0.2; a hidden layer adds 0.05 to what has a head."""
+    ages, heads, epsilons = (0, 0.1, 20), ("own", "hidden"), (0.1, 0.2)
+
+    def values(seed):
+        relation = [
+            {"epochs": age, "source": s, "heldout": 0.7 + i / 10 + 0.02 * s - 0.03} for i, age in enumerate(ages)
+            for s in (1, 2)
+        ]  # fmt: skip
+        sources, movement, transfer = [], [], []
+        for (i, age), (j, head) in itertools.product(enumerate(ages), enumerate(heads)):
+            of = {"epochs": age, "head": head, "source": 1}
+            more = 0.05 * j
+            sources.append({**of, "accuracy": 0.8 + more, "gradient_cosine": i / 5 + more})
+            for e in epsilons:
+                movement.append({**of, "map": NATURAL_MAP, "epsilon": e, "explains": e + i / 10 + more})
+                movement.append({**of, "map": "movements", "epsilon": e, "explains": 1})
+                fooled = {"source_fooled_clean": 100, "signs_clean": 20}
+                both = 20 + 10 * i + 5 * j + round(10 * e) + seed - 1
+                transfer.append({**of, "epsilon": e, **fooled, "both_fooled_clean": both})
+        return {
+            "accuracy": 2 * [accuracy], "relation": relation, "sources": sources, "movement": movement,
+            "transfer": transfer,
+        }  # fmt: skip
+
+    trials = [
+        {"setting": {"architecture": "cnn"}, "seed": seed, "values": values(seed), "provenance": PROVENANCE}
+        for seed in seeds
+    ]
+    config = {"epochs": list(ages), "heads": list(heads), "epsilons": list(epsilons)}
+    return Record("learned_features", "smoke", {**config, "steps": 40, "test_images": 250}, trials)
+
+
+def test_each_age_and_head_has_a_row_with_all_that_may_rise_and_transfer_beyond_signs():
+    """Three seeds one point apart: t(2) = 4.30 times 1 / √3."""
+    text = tables.learned(learned())
+    found = rows(text)
+    assert found["attacked"] == [
+        "it reads", "R², held out", "movement explained, ε = 0.20", "cosine of gradients",
+        "points beyond signs, ε = 0.10", "points beyond signs, ε = 0.20",
+    ]  # fmt: skip
+    assert found["0 epochs, its own head"] == [
+        "80 ± 0 %", "0.70 ± 0.00", "0.20 ± 0.00", "0.00 ± 0.00", "1 ± 2", "2 ± 2",
+    ]  # fmt: skip
+    assert found["20 epochs, a hidden layer"] == [
+        "85 ± 0 %", "0.90 ± 0.00", "0.45 ± 0.00", "0.45 ± 0.00", "26 ± 2", "27 ± 2",
+    ]  # fmt: skip
+    assert len(found) == 1 + 3 * 2 and text.endswith("PGD-40 on 250 images · CPU · 2026-01-02.")
+    collapsed = rows(tables.learned(learned(accuracy=0.2)))
+    assert set(collapsed["0.1 epochs, its own head"]) == {"no value"}
+
+
+def test_the_figure_draws_what_the_table_says_of_the_largest_epsilon():
+    left, middle, right = figures.learned_features(learned()).axes
+
+    def curves(axis):
+        return [[round(float(y), 6) for y in container[0].get_ydata()] for container in axis.containers]
+
+    assert curves(left) == [[0.7, 0.8, 0.9], [0.2, 0.3, 0.4], [0.25, 0.35, 0.45]]
+    assert curves(middle) == [[0, 0.2, 0.4], [0.05, 0.25, 0.45]]
+    assert curves(right) == [[0.02, 0.12, 0.22], [0.07, 0.17, 0.27]]
+    assert [label.get_text() for label in right.get_xticklabels()] == ["0", "0.1", "20"]
+    assert "ε = 0.20" in right.get_title()

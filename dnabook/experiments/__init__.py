@@ -17,7 +17,7 @@ from dnabook.training import Checkpoint, quiet
 NAMES = (
     "parameter_distance", "feature_correlation", "transfer", "dverge", "autoencoder_mnist",
     "autoencoder_cifar", "shared_layers", "variants", "correlation_weights", "strangers", "disagreement",
-    "controls",
+    "controls", "learned_features",
 )  # fmt: skip
 
 

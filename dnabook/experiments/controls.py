@@ -74,15 +74,16 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     """Train the regular pair of `transfer` (or take it), and the heads of an untrained one, and compare.
 
     Values: "accuracy" of the trained pair on all test images, "accuracy_of_heads" of that with untrained
-    features; "predictability", rows of held-out R² and CKA
-    for every two of `COMPARED`, with the target's effective rank, on test images in random order;
-    "maps" and "movement" as `movement` gives them; "damage", rows of `damage` on the first `test_images` test
-    images; "transfer", on the same, rows of PGD-ℓ∞ from networks with untrained features to trained ones.
+    features; "predictability", rows of held-out R² and CKA for every two of `COMPARED`, with the target's
+    effective rank, on test images in random order; "maps" and "movement" as `movement` gives them; "damage",
+    rows of `damage` on the first `test_images` test images; "transfer", on the same, rows of PGD-ℓ∞ from
+    networks with untrained features to trained ones.
     """
     architecture = setting["architecture"]
     pair, _ = train(config.training, architecture, "regular", seed, context)
     untrained = new_pair(architecture, seed + UNTRAINED, context)
-    heads = train_heads(config.training, architecture, seed + UNTRAINED, context)
+    heads = new_pair(architecture, seed + UNTRAINED, context)
+    train_heads(config.training, heads, seed + UNTRAINED, context, architecture=architecture)
     test = data.load("mnist", "test", device=context.device)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))  # halves that are alike
     mixed = test[order[: config.feature_images].to(context.device)]
@@ -102,16 +103,15 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     }
 
 
-def train_heads(how: Training, architecture: str, seed: int, context: Context) -> Pair:
-    """A pair whose features stay as they were drawn from the seed, and whose heads learn to read them.
+def train_heads(how: Training, pair: Pair, seed: int, context: Context, **made: Any) -> None:
+    """The pair's heads learn to read its features, which stay as they are; batches in the seed's order.
 
-    Of fully connected networks the features' BatchNorm has the statistics of the digits, as anywhere.
+    made: how the pair was made, which tells its checkpoint from those of others. Of fully connected networks
+    the features' BatchNorm goes on to take the digits' statistics, as anywhere.
     """
-    pair = new_pair(architecture, seed, context)
     for model in pair:
         model.body.requires_grad_(False)
     images = data.load("mnist", limit=how.train_images, device=context.device)
-    settings = {**dataclasses.asdict(how), "architecture": architecture, "arm": "heads", "drawn_from": seed}
     training.fit(
         losses.classification(*pair),
         [p for model in pair for p in model.tail.parameters()],
@@ -120,9 +120,8 @@ def train_heads(how: Training, architecture: str, seed: int, context: Context) -
         learning_rate=how.learning_rate,
         cuda_graph=True,
         progress=context.progress,
-        checkpoint=context.checkpoint(**settings),
+        checkpoint=context.checkpoint(**dataclasses.asdict(how), **made, arm="heads", drawn_from=seed),
     )
-    return pair
 
 
 def predictability(pair: Pair, untrained: Pair, x: Tensor) -> Iterator[dict[str, Any]]:

@@ -131,7 +131,7 @@ def strangers(record: Record) -> str:
         for source, target in ((arm, arm), (arm, "stranger"), ("stranger", arm)):
             where = {"source_arm": source, "target_arm": target}
             related = (
-                summaries.relation_by_seed(kept, reading, **where)
+                summaries.reading_by_seed(kept, "relation", reading, **where)
                 for reading in ("heldout", "gradient_cosine")
             )
             rates = (summaries.transfer_by_seed(kept, epsilon=epsilon, **where) for epsilon in epsilons)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from dnabook import figures, summaries
 from dnabook.experiments.controls import COMPARED
+from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.measures import mean_interval
 from dnabook.records import Record
 from dnabook.summaries import by_seed, over, percent, plain
@@ -126,6 +128,30 @@ def movement(record: Record) -> str:
     return f"{summaries.table(header, rows)}\n\n{record.caption(attack=False)}."
 
 
+def learned(record: Record) -> str:
+    """Of `learned_features`: what the figure of that name shows, and how much of the digits is read.
+
+    "What rises with transfer as features learn": a row for each age of the features and each head.
+    """
+    kept, rows, epsilons = summaries.healthy(record), [], record.config["epsilons"]
+    for epochs, head in itertools.product(record.config["epochs"], record.config["heads"]):
+        where = {"epochs": epochs, "head": head}
+        beyond = (summaries.beyond_signs_by_seed(kept, epsilon, **where) for epsilon in epsilons)
+        moved = {**where, "map": NATURAL_MAP, "epsilon": epsilons[-1]}
+        rows.append([
+            f"{epochs:g} epochs, {figures.HEADS[head]}",
+            percent(over(summaries.reading_by_seed(kept, "sources", "accuracy", **where))),
+            _mean(kept, "relation", "heldout", epochs=epochs),
+            _mean(kept, "movement", "explains", **moved),
+            _mean(kept, "sources", "gradient_cosine", **where),
+            *(summaries.points(over(each)) for each in beyond),
+        ])  # fmt: skip
+    header = [
+        "attacked", "it reads", "R², held out", f"movement explained, ε = {epsilons[-1]:.2f}",
+        "cosine of gradients", *(f"points beyond signs, ε = {e:.2f}" for e in epsilons),
+    ]  # fmt: skip
+    return f"{summaries.table(header, rows)}\n\n{record.caption()}."
+
+
 def _mean(record: Record, table: str, reading: str, **where: Any) -> str:
-    rows = record.rows(table, **where)
-    return plain(over(by_seed((row["seed"], row[reading]) for row in rows)))
+    return plain(over(summaries.reading_by_seed(record, table, reading, **where)))
