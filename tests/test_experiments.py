@@ -758,7 +758,7 @@ def test_every_age_and_head_is_attacked_and_compared_in_both_directions(learned_
 def test_what_is_measured_at_an_age_is_of_the_network_attacked_and_the_other_s_reader(
     monkeypatch, reading_pair, mnist_test, few_test_images
 ):
-    """Readers are two known networks; heads are replaced by whole networks, so that cells can be told apart."""
+    """Readers are two known networks, and so are those attacked, so that cells can be told apart."""
     monkeypatch.setattr(learned_features, "train", lambda *args: (reading_pair, {}))
     aged = pairs.new_pair("cnn", 5, CPU)
     monkeypatch.setattr(learned_features, "features_after", lambda *args: aged)

@@ -195,8 +195,8 @@ def learned(seeds=(0, 1, 2), accuracy=0.9):
 
     def values(seed):
         relation = [
-            {"epochs": age, "source": s, "heldout": 0.7 + i / 10 + 0.02 * s - 0.03} for i, age in enumerate(ages)
-            for s in (1, 2)
+            {"epochs": age, "source": s, "heldout": 0.7 + i / 10 + 0.02 * s - 0.03}
+            for i, age in enumerate(ages) for s in (1, 2)
         ]  # fmt: skip
         sources, movement, transfer = [], [], []
         for (i, age), (j, head) in itertools.product(enumerate(ages), enumerate(heads)):
