@@ -191,6 +191,34 @@ def decorrelation(
     return Objective((model1, model2), terms)
 
 
+def decorrelation_from(
+    surrogate: nn.Module, model: nn.Module, *, correlation_weight: float = 0.05, variant: str = "corrected"
+) -> Objective:
+    """Cross-entropy of a model plus λ L_R between a fixed surrogate's features and its own.
+
+    The paper's discussion proposes it as a defence, and tests none. Only `model` is trained: the surrogate is
+    called in eval mode, and no gradient reaches it.
+    correlation_weight: λ. At 0 the surrogate is not called and no correlation loss is computed or logged.
+    variant: of `correlation_loss`; "released" and "printed" look from the surrogate to the model.
+    Raises ValueError on an unknown variant, and when both are one model.
+    """
+    _check_variant(variant)
+    if surrogate is model:
+        raise ValueError("a model cannot be its own surrogate; give a copy that stays as it is")
+
+    def terms(x: Tensor, y: Tensor) -> Terms:
+        z = model.features(x)
+        error = cross_entropy(model.head(z), y)
+        if not correlation_weight:
+            return _named(error, [error])
+        with torch.no_grad(), evaluating(surrogate):
+            z_fixed = surrogate.features(x)
+        correlation = correlation_loss(z_fixed, z, variant=variant)
+        return _named(error + correlation_weight * correlation, [error], correlation=correlation)
+
+    return Objective((model,), terms)
+
+
 def reconstruction(
     autoencoder: NeckedAutoencoder, *, correlation_weight: float = 0.05, variant: str = "corrected"
 ) -> Objective:

@@ -577,6 +577,28 @@ def _enough_behind_a_hidden_layer(record: Record) -> Judgement:
     return Judgement(text, min(gap.n for gap in drawn), worst(map(verdict, drawn)))
 
 
+def _protects(arm: str) -> Callable[[Record], Judgement]:
+    """Is a reader that was decorrelated from a surrogate misread less under attacks on CNNs it never met?"""
+
+    def judge(record: Record) -> Judgement:
+        kept = summaries.healthy(record)
+        falls = {
+            attacker: [
+                summaries.difference(*(
+                    summaries.transfer_by_seed(kept, attacker=attacker, arm=each, epsilon=epsilon)
+                    for each in ("regular", arm)
+                ))
+                for epsilon in record.config["epsilons"]
+            ]
+            for attacker in ("cnn", "surrogate")
+        }  # fmt: skip
+        unseen, met = (", ".join(map(summaries.points, falls[each])) for each in ("cnn", "surrogate"))
+        text = f"{unseen} points less from unseen CNNs at rising ε, from the surrogate itself {met}"
+        return Judgement(text, min(fall.n for fall in falls["cnn"]), worst(map(verdict, falls["cnn"])))
+
+    return judge
+
+
 def _not_robust(pairs: Record, variants: Record) -> Judgement:
     """Do the decorrelated arms of which most pairs live, attacked themselves, read next to nothing?"""
     arms = (
@@ -939,6 +961,10 @@ CLAIMS = (
           "five examples", 6, ("autoencoder_mnist",), _one_path("printed")),
     Claim("C12b", "… when the attack raises the smaller loss", UNTESTED, 6, ("autoencoder_mnist",),
           _one_path("corrected")),
+    Claim("C19", "Decorrelated from a fixed surrogate (late), a CNN is misread less under attacks on CNNs like "
+          "it (discussion)", "proposed", 4, ("surrogate",), _protects("decorrelated_late")),
+    Claim("C19a", "… by the corrected loss, from the first step on", UNTESTED, 4, ("surrogate",),
+          _protects("corrected")),
     Claim("C20", "Its two paths seldom agree on a wrong answer, against λ = 0 (discussion)",
           "“less likely”", 6, ("disagreement",),
           _consensus("dna_regular", "printed", "corrected", "mean_probability")),

@@ -22,6 +22,7 @@ from dnabook.experiments import (
     pairs,
     parameter_distance,
     strangers,
+    surrogate,
     transfer,
     variants,
 )  # fmt: skip
@@ -260,7 +261,8 @@ def test_a_smoke_record_is_complete_and_fits_into_json(name, smoke, transfer_rec
     assert json.dumps(json.loads(text)) == text
     for trial in record.trials:
         accuracy = trial["values"]["accuracy"]
-        models = 2 * len(record.config["arms"]) if name == "strangers" else 2
+        arms = len(record.config.get("arms", ()))
+        models = {"strangers": 2 * arms, "surrogate": 3 + arms}.get(name, 2)
         assert len(accuracy) == models and all(0 <= a <= 1 for a in accuracy)  # `dnabook show` prints them
     assert smoke(name) == record
 
@@ -678,21 +680,23 @@ def test_heads_have_a_checkpoint_of_their_own():
     assert keys[0] != keys[1]
 
 
-def test_attacks_on_untrained_features_are_counted_on_the_trained_network(reading_pair, mnist_test):
-    x, y, heads = mnist_test.x, mnist_test.y, reading_pair[::-1]
-    row = controls.transfer(
-        heads, reading_pair, mnist_test, 0.1, (1, 1), 5, seed=3
-    )  # from model 2 to model 1
-    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), reading_pair[1], x, y)
-    counts = measures.transfer_counts(reading_pair[1], reading_pair[0], x_adv, y, x)
-    assert (row["both_fooled_clean"], row["source_fooled_clean"]) == tuple(counts)
-    assert row["target_wrong"] == int((measures.predictions(reading_pair[0], x_adv) != y).sum())
+def test_attacks_through_a_network_are_counted_on_each_that_reads(reading_pair, mnist_test):
+    x, y, (target, source) = mnist_test.x, mnist_test.y, reading_pair
+    rows = controls.attacked_through(source, [target, source], mnist_test, 0.1, 5, seed=3)
+    x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), source, x, y)
     signs = attacks.random_signs(x, 0.1, generator=torch.Generator().manual_seed(3))
-    right = torch.stack([measures.predictions(model, x) == y for model in reading_pair]).all(0)
-    taken = right & (measures.predictions(reading_pair[1], x_adv) != y)
-    assert (
-        row["signs_clean"] == int((measures.predictions(reading_pair[0], signs)[taken] != y[taken]).sum()) > 0
-    )
+    fooled = measures.predictions(source, x_adv) != y
+    for row, reader in zip(rows, (target, source), strict=True):
+        counts = measures.transfer_counts(source, reader, x_adv, y, x)
+        assert (row["both_fooled_clean"], row["source_fooled_clean"]) == tuple(counts)
+        assert row["target_wrong"] == int((measures.predictions(reader, x_adv) != y).sum())
+        right = torch.stack([measures.predictions(model, x) == y for model in (source, reader)]).all(0)
+        taken = right & fooled
+        astray = measures.predictions(reader, signs)[taken] != y[taken]
+        assert (row["signs_clean"], row["n_clean"]) == (int(astray.sum()), int(right.sum()))
+        assert (row["attack"], row["epsilon"], row["n"]) == ("pgd-linf", 0.1, len(x))
+    assert 0 < rows[0]["signs_clean"] < rows[0]["both_fooled_clean"] < rows[0]["source_fooled_clean"]
+    assert rows[1]["both_fooled_clean"] == rows[1]["source_fooled_clean"]
 
 
 def test_random_signs_count_only_where_the_attack_fooled_its_source(reading_pair, mnist_test):
@@ -702,7 +706,7 @@ def test_random_signs_count_only_where_the_attack_fooled_its_source(reading_pair
         def forward(self, x):
             return torch.nn.functional.one_hot(mnist_test.y, 10) + 0 * x.sum()
 
-    row = controls.transfer((Certain(), Certain()), reading_pair, mnist_test, 0.1, (1, 2), 2, seed=3)
+    (row,) = controls.attacked_through(Certain(), reading_pair[1:], mnist_test, 0.1, 2, seed=3)
     assert row["n_clean"] > 100 and row["source_fooled_clean"] == row["signs_clean"] == 0
 
 
@@ -782,7 +786,8 @@ def test_what_is_measured_at_an_age_is_of_the_network_attacked_and_the_other_s_r
         assert row["gradient_cosine"] == measures.gradient_cosine(*across, x[:80], y[:80]) == pytest.approx(1)
     for row, (source, target) in zip(values["transfer"], pairs.DIRECTIONS, strict=True):
         few = test[:80]
-        wanted = controls.transfer(sources, reading_pair, few, 0.1, (source, target), 3, seed=3)
+        across = sources[source - 1], [reading_pair[target - 1]]
+        (wanted,) = controls.attacked_through(*across, few, 0.1, 3, seed=3)
         assert {name: row[name] for name in wanted} == wanted and row["n"] == 80
     moved = [row for row in values["movement"] if row["map"] == "movements"]
     assert [row["explains"] for row in moved] == pytest.approx([1, 1], abs=1e-3)  # a network follows itself
@@ -835,6 +840,88 @@ def test_heads_of_every_age_and_kind_have_checkpoints_of_their_own(monkeypatch, 
     )
     learned_features.run(config, {"architecture": "cnn"}, 3, context)
     assert len(keys) == 1 + 2 + 3 * 2 and len(set(keys)) == len(keys)
+
+
+# --- A fixed surrogate ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def surrogate_record(smoke, transfer_record):
+    return smoke("surrogate")
+
+
+def test_the_undefended_reader_is_figure_3_s_second_network(surrogate_record, transfer_record):
+    (trial,) = surrogate_record.trials
+    config, regular = (
+        surrogate.SCALES["smoke"],
+        transfer_record.find({"architecture": "cnn", "arm": "regular"}, 0),
+    )
+    values = trial["values"]
+    assert values["accuracy"][0] == regular["values"]["accuracy"][0]  # the surrogate
+    assert values["readers"][0] == {"arm": "regular", "accuracy": regular["values"]["accuracy"][1]}
+    assert values["accuracy"][-2:] == [row["accuracy"] for row in values["readers"]]
+    cells = [("surrogate", 1), ("cnn", 1), ("cnn", 2)]
+    read = [(*cell, arm) for cell in cells for arm in config.arms]
+    for table in ("relation", "transfer"):
+        assert [(row["attacker"], row["number"], row["arm"]) for row in values[table]] == read, table
+    against = [row for row in transfer_record.rows("transfer", architecture="cnn", arm="regular")
+               if (row["attack"], row["epsilon"], row["source"]) == ("pgd-linf", 0.10, 1)]  # fmt: skip
+    own = values["transfer"][0]
+    for row in against:
+        assert {name: own[name] for name in ("source_fooled", "both_fooled_clean", "n")} == {
+            name: row[name] for name in ("source_fooled", "both_fooled_clean", "n")
+        }
+
+
+def test_the_loss_makes_the_defended_network_less_predictable_from_the_surrogate(surrogate_record):
+    r2 = {row["arm"]: row["heldout"] for row in surrogate_record.rows("relation", attacker="surrogate")}
+    assert r2["corrected"] < r2["regular"] - 0.02
+
+
+@pytest.mark.parametrize("arm", ["decorrelated_late", "corrected"])
+def test_a_defence_trains_model_2_of_the_seed_and_leaves_the_surrogate_as_it_is(arm):
+    how, (fixed, twin) = replace(TINY, epochs=2), pairs.new_pair("cnn", 7, CPU)
+    before, keys = copy.deepcopy(fixed.state_dict()), []
+    context = CPU._replace(checkpoint=lambda **key: keys.append(key))
+    model = surrogate.defended(how, arm, fixed, 7, context)
+    assert all(torch.equal(value, before[name]) for name, value in fixed.state_dict().items())
+    assert all(p.requires_grad for p in fixed.parameters())
+    assert not torch.equal(model.body[0].weight, twin.body[0].weight)
+    drift = (model.body[0].weight - twin.body[0].weight).abs().max()
+    assert drift < 8 * how.learning_rate + 1e-6  # Adam moves no weight by more, a step; they are four
+    assert [key["stage"] for key in keys] == ([0, 1] if arm == "decorrelated_late" else [1])
+    assert {key["variant"] for key in keys} == {"corrected" if arm == "corrected" else "released"}
+    pairs.train(replace(how, variant=keys[0]["variant"]), "cnn", "decorrelated", 7, context)
+    assert keys[-1] not in keys[:-1]  # a pair's checkpoint is another
+
+
+def test_a_relation_is_from_the_attacker_s_features_to_the_reader_s(reading_pair, mnist_test):
+    attackers = {("surrogate", 1): pairs.new_pair("cnn", 5, CPU)[0], ("cnn", 2): reading_pair[0]}
+    readers = {"regular": reading_pair[1], "corrected": reading_pair[0]}
+    config = surrogate.Config(epsilons=(0.1,), steps=3, feature_images=len(mnist_test))
+    few = mnist_test[:100]
+    found = surrogate._relations(attackers, readers, mnist_test, few, config, 3)
+    relation = {(row["attacker"], row["number"], row["arm"]): row for row in found}
+    assert len(relation) == 4
+    row, x = relation["surrogate", 1, "regular"], controls.shuffled(mnist_test, len(mnist_test), 3).x
+    z1, z2 = (measures.features(model, x) for model in (attackers["surrogate", 1], readers["regular"]))
+    assert row["heldout"] == measures.r_squared(z1, z2, heldout=True)
+    assert relation["cnn", 2, "corrected"]["gradient_cosine"] == pytest.approx(1)
+    found = surrogate._transfers(attackers, readers, few, config, 3, CPU)
+    transfer = {(row["attacker"], row["number"], row["arm"]): row for row in found}
+    (wanted,) = controls.attacked_through(reading_pair[0], [reading_pair[1]], few, 0.1, 3, 3)
+    assert transfer["cnn", 2, "regular"] == {"attacker": "cnn", "number": 2, "arm": "regular", **wanted}
+    own = transfer["cnn", 2, "corrected"]
+    assert own["both_fooled"] == own["source_fooled"] > 0
+
+
+def test_shuffled_images_are_so_many_of_them_each_with_its_label(mnist_test):
+    some = controls.shuffled(mnist_test, 50, 3)
+    assert len(some) == 50
+    place = [int((mnist_test.x == x).flatten(1).all(1).nonzero()[0, 0]) for x in some.x]
+    assert len(set(place)) == 50 and place != sorted(place)
+    assert torch.equal(some.y, mnist_test.y[place])
+    assert torch.equal(controls.shuffled(mnist_test, 80, 3).x[:50], some.x)
 
 
 # --- λ as a dial ---------------------------------------------------------------------------------

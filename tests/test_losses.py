@@ -673,6 +673,49 @@ def test_the_correlation_of_equation_8_trains_both_bodies_and_goes_both_ways_onl
         assert model.tail.weight.grad is None
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_from_a_fixed_surrogate_the_loss_is_one_cross_entropy_and_the_weighted_correlation(small, variant):
+    surrogate, model, x, y = small
+    objective = losses.decorrelation_from(surrogate, model, correlation_weight=0.3, variant=variant)
+    terms = objective(x, y)
+    z1, z2 = surrogate.features(x).detach(), model.features(x).detach()
+    correlation, error = algorithm_1(z1, z2, variant), cross_entropy_by_hand(model, x, y)
+    assert set(terms) == {"loss", "cross_entropy_1", "correlation"}
+    assert terms["loss"].item() == pytest.approx(error + 0.3 * correlation, abs=1e-6)
+    assert terms["correlation"].item() == pytest.approx(correlation, abs=1e-6)
+    terms["correlation"].backward()
+    assert model.body.weight.grad.norm() > 1e-4 and model.tail.weight.grad is None
+    assert objective.models == (model,) and surrogate.body.weight.grad is None
+
+
+def test_a_surrogate_is_read_as_it_is_and_keeps_its_mode_and_statistics(mnist_train):
+    surrogate, model = models.FullyConnected(), models.FullyConnected()
+    before = copy.deepcopy(surrogate.state_dict())
+    x, y = mnist_train.x[:64], mnist_train.y[:64]
+    terms = losses.decorrelation_from(surrogate, model)(x, y)
+    with torch.no_grad():
+        z = surrogate.eval().features(x)
+    surrogate.train()
+    assert terms["correlation"].item() == pytest.approx(
+        correlation_loss(z, model.features(x)).item(), abs=1e-4
+    )
+    assert surrogate.training and all(
+        torch.equal(value, before[name]) for name, value in surrogate.state_dict().items()
+    )
+
+
+def test_at_weight_zero_the_surrogate_is_not_called(small):
+    surrogate, model, x, y = small
+    surrogate.features = None
+    terms = losses.decorrelation_from(surrogate, model, correlation_weight=0)(x, y)
+    assert set(terms) == {"loss", "cross_entropy_1"}
+    assert terms["loss"].item() == pytest.approx(cross_entropy_by_hand(model, x, y))
+    with pytest.raises(ValueError, match="own surrogate"):
+        losses.decorrelation_from(model, model)
+    with pytest.raises(ValueError, match="variant"):
+        losses.decorrelation_from(surrogate, model, variant="exact")
+
+
 def test_equation_8_runs_on_the_paper_s_networks(mnist_train):
     for architecture in models.ARCHITECTURES.values():
         pair = architecture(), architecture()

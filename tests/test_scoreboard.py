@@ -339,6 +339,39 @@ def test_behind_a_hidden_layer_too_untrained_features_must_carry_more_than_signs
     assert " features 35 ± 5, " in judged.ours
 
 
+@pytest.mark.parametrize("falls, expected", [((30, 20), REPRODUCED), ((30, 1), DIRECTION), ((30, -5), NOT)])
+def test_a_defence_counts_by_what_unseen_cnns_do_at_every_epsilon(falls, expected):
+    """The regular reader misreads 60 of 100; under the surrogate's own attacks a defended one 50 less."""
+
+    def both(attacker, arm, fall, seed):
+        lost = {"regular": 0, "decorrelated_late": fall, "corrected": fall + 1}[arm]
+        return 60 + 2 * (seed - 1) * (arm == "regular") - (50 if attacker == "surrogate" and lost else lost)
+
+    trials = [
+        {
+            "setting": {"architecture": "cnn"}, "seed": seed,
+            "values": {
+                "accuracy": 5 * [0.9],
+                "transfer": [
+                    {
+                        "attacker": attacker, "arm": arm, "epsilon": e, "source_fooled_clean": 100,
+                        "both_fooled_clean": both(attacker, arm, fall, seed),
+                    }
+                    for attacker in ("surrogate", "cnn")
+                    for arm in ("regular", "decorrelated_late", "corrected")
+                    for e, fall in zip((0.05, 0.1), falls, strict=True)
+                ],
+            },
+        }
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    record = Record("surrogate", "laptop", {"epsilons": [0.05, 0.1]}, trials)
+    judged = claim("C19").judge(record)
+    assert (judged.verdict, judged.n) == (expected, 3)
+    assert judged.ours.startswith("30 ± 5, ") and "the surrogate itself 50 ± 5, 50 ± 5" in judged.ours
+    assert claim("C19a").judge(record).ours.startswith("31 ± 5, ")
+
+
 @pytest.mark.parametrize(
     ("within", "expected"), [(30, REPRODUCED), (45, NOT), (60, NOT)]
 )  # falls by 40, by 25 and by 10 points, of which 25 are the networks' own

@@ -341,3 +341,56 @@ def test_a_variant_whose_pairs_collapsed_or_that_has_no_trials_has_no_value(vari
 def test_a_record_with_one_epsilon_shows_it_as_the_middle_and_as_the_weakest(variants):
     variants.config["epsilons"] = [0.10]
     assert rows(tables.variants(variants))["CNN, corrected"][-3:] == ["38 %", "38 %", "19 %"]
+
+
+# --- A fixed surrogate ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def defences():
+    """The regular reader misreads 60 of 100 at ε = 0.10 and half as many at 0.05; late 5 less, corrected 20."""
+
+    def values(setting, seed):
+        arms = {"regular": 0, "decorrelated_late": 5, "corrected": 20}
+        less = {"surrogate": 10, "cnn": 0, "fully_connected": -10}
+        cells = [
+            {"attacker": attacker, "number": n, "arm": arm, "rate": 60 - fall - more}
+            for attacker, more in less.items() for n in (1, 2)[: 1 + (attacker != "surrogate")]
+            for arm, fall in arms.items()
+        ]  # fmt: skip
+        transfer = [
+            {
+                **cell, "epsilon": e, "source_fooled_clean": 100, "both_fooled_clean": 10 * e * cell["rate"],
+                "signs_clean": 4,
+            }
+            for cell in cells for e in (0.05, 0.10)
+        ]  # fmt: skip
+        relation = [{**c, "heldout": c["rate"] / 100, "gradient_cosine": c["rate"] / 1000} for c in cells]
+        readers = [{"arm": arm, "accuracy": 0.97 - fall / 1000} for arm, fall in arms.items()]
+        return {"accuracy": [0.95] * 8, "readers": readers, "transfer": transfer, "relation": relation}
+
+    config = {"arms": ["regular", "decorrelated_late", "corrected"], "unseen": ["cnn", "fully_connected"]}
+    return record("surrogate", [{"architecture": "cnn"}], values, epsilons=[0.05, 0.10], **config)
+
+
+def test_each_attacker_and_reader_has_a_row_with_its_change_against_the_regular_reader(defences):
+    text = tables.surrogate(defences)
+    found = rows(text, 2)
+    assert found["attacked", "read by"] == [
+        "R², held out", "cosine of gradients", "transfer, ε = 0.05", "transfer, ε = 0.10", "signs, ε = 0.10",
+    ]  # fmt: skip
+    assert found["the surrogate", "regular"] == [
+        "0.50 ± 0.00",
+        "0.05 ± 0.00",
+        "25 ± 0 %",
+        "50 ± 0 %",
+        "4 ± 0 %",
+    ]
+    assert found["unseen CNNs", "corrected"] == [
+        "0.40 ± 0.00", "0.04 ± 0.00", "20 ± 0 % (−10 ± 0)", "40 ± 0 % (−20 ± 0)", "4 ± 0 %",
+    ]  # fmt: skip
+    assert found["unseen fully connected", "late"][3] == "65 ± 0 % (−5 ± 0)"
+    assert len(found) == 1 + 3 * 3
+    assert "without an attack: regular 97 ± 0 %, late 96 ± 0 %, corrected 95 ± 0 %." in text
+    defences.trials[0]["values"]["accuracy"][3] = 0.1
+    assert rows(tables.surrogate(defences), 2)["unseen CNNs", "late"][3] == "55 % (−5)"

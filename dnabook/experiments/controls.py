@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,13 +85,15 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     heads = new_pair(architecture, seed + UNTRAINED, context)
     train_heads(config.training, heads, seed + UNTRAINED, context, architecture=architecture)
     test = data.load("mnist", "test", device=context.device)
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))  # halves that are alike
-    mixed = test[order[: config.feature_images].to(context.device)]
+    mixed = shuffled(test, config.feature_images, seed)
     combinations = list(itertools.product(config.epsilons, DIRECTIONS))
     few, damaged, transferred = test[: config.test_images], [], []
     for epsilon, direction in context.progress(combinations, "attacks"):
         damaged.append(damage(pair, untrained, few, epsilon, direction, config.steps, seed))
-        transferred.append(transfer(heads, pair, few, epsilon, direction, config.steps, seed))
+        source, target = direction
+        across = heads[source - 1], [pair[target - 1]]
+        (row,) = attacked_through(*across, few, epsilon, config.steps, seed)
+        transferred.append({"source": source, "target": target, **row})
     return {
         "data": test.digest,
         "accuracy": accuracies(pair, test),
@@ -101,6 +103,12 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
         "damage": damaged,
         "transfer": transferred,
     }
+
+
+def shuffled(images: Images, limit: int, seed: int) -> Images:
+    """So many of the images in random order, so that both halves of a held-out R² are alike."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images[order[:limit].to(images.y.device)]
 
 
 def train_heads(how: Training, pair: Pair, seed: int, context: Context, **made: Any) -> None:
@@ -211,23 +219,26 @@ def damage(
     }  # fmt: skip
 
 
-def transfer(
-    heads: Pair, pair: Pair, images: Images, epsilon: float, direction: tuple[int, int], steps: int, seed: int
-) -> dict[str, Any]:
-    """PGD-ℓ∞ from a network with untrained features to a trained one, with the counts of `pairs.counted`.
+def attacked_through(
+    source: nn.Module, targets: Sequence[nn.Module], images: Images, epsilon: float, steps: int, seed: int
+) -> list[dict[str, Any]]:
+    """PGD-ℓ∞ on one network, read by others: for each the counts of `pairs.counted`.
 
-    "signs_clean": of the images that the conditioned rate counts ("source_fooled_clean"), how many the
-    trained one misreads when each pixel moves by ±ε at random instead.
+    "signs_clean": of the images that the conditioned rate counts ("source_fooled_clean"), how many the target
+    misreads when each pixel moves by ±ε at random instead.
     """
-    source, target = heads[direction[0] - 1], pair[direction[1] - 1]
     x, y = images.x, images.y
     method = attack("pgd-linf", epsilon, images, steps=steps, seed=seed)
-    x_adv = attacks.craft(method, source, x, y)
-    fooled, wrong = (measures.predictions(model, x_adv) != y for model in (source, target))
-    clean = (measures.predictions(source, x) == y) & (measures.predictions(target, x) == y)
-    astray = measures.predictions(target, _random_signs(x, epsilon, seed)) != y
-    where = {"attack": "pgd-linf", "epsilon": epsilon, "source": direction[0], "target": direction[1]}
-    return {**where, **counted(fooled, wrong, clean), "signs_clean": int((astray & fooled & clean).sum())}
+    x_adv, signs = attacks.craft(method, source, x, y), _random_signs(x, epsilon, seed)
+    fooled, known = measures.predictions(source, x_adv) != y, measures.predictions(source, x) == y
+    rows = []
+    for target in targets:
+        wrong, clean = measures.predictions(target, x_adv) != y, measures.predictions(target, x) == y
+        astray, clean = measures.predictions(target, signs) != y, clean & known
+        counts = counted(fooled, wrong, clean)
+        counts["signs_clean"] = int((astray & fooled & clean).sum())
+        rows.append({"attack": "pgd-linf", "epsilon": epsilon, **counts})
+    return rows
 
 
 def _random_signs(x: Tensor, epsilon: float, seed: int) -> Tensor:

@@ -13,12 +13,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from dnabook import data, measures
 from dnabook.experiments import Context
-from dnabook.experiments.controls import UNTRAINED, movement, train_heads, transfer
+from dnabook.experiments.controls import UNTRAINED, attacked_through, movement, shuffled, train_heads
 from dnabook.experiments.pairs import (
     DIRECTIONS,
     TRAINING,
@@ -71,13 +70,12 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     regular one, and from 2 to 1: "relation", rows of held-out R² and of the source's effective rank for each
     of `epochs`, on test images in random order; and for each of `heads` behind these features "sources", the
     accuracy of what is attacked and the `measures.gradient_cosine` with who reads, "movement", rows of
-    `controls.movement` with one ridge, and "transfer", rows of `controls.transfer`.
+    `controls.movement` with one ridge, and "transfer", rows of `controls.attacked_through`.
     """
     architecture = setting["architecture"]
     readers, _ = train(config.training, architecture, "regular", seed, context)
     test = data.load("mnist", "test", device=context.device)
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))  # halves that are alike
-    mixed, few = test[order[: config.feature_images].to(context.device)], test[: config.test_images]
+    mixed, few = shuffled(test, config.feature_images, seed), test[: config.test_images]
     z = feature_pair(readers, mixed.x)
     relations, sources, movements, transfers = [], [], [], []
     for epochs in config.epochs:
@@ -101,7 +99,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
                 moved = movement(across, mixed, config.epsilons, (RIDGE,), seed)["movement"]
                 movements += [{**where, **row} for row in moved]
                 for epsilon in config.epsilons:
-                    row = transfer(pair, readers, few, epsilon, (source, target), config.steps, seed)
+                    (row,) = attacked_through(across[0], across[1:], few, epsilon, config.steps, seed)
                     transfers.append({**where, **row})
     tables = {"relation": relations, "sources": sources, "movement": movements, "transfer": transfers}
     return {"data": test.digest, "accuracy": accuracies(readers, test), **tables}

@@ -54,27 +54,42 @@ PAIRS = (
 def train(how: Training, architecture: str, arm: str, seed: int, context: Context) -> tuple[Pair, dict]:
     """A trained pair (in eval mode) and its history; "correlation" starts in the epoch that λ does.
 
+    arm: of `train_in_stages`. The same seed gives all arms the same initial weights and the same batches.
+    """
+    pair = new_pair(architecture, seed, context)
+
+    def objective(weight: float) -> losses.Objective:
+        return losses.decorrelation(*pair, correlation_weight=weight, variant=how.variant)
+
+    return pair, train_in_stages(how, arm, objective, seed, context, architecture=architecture)
+
+
+def train_in_stages(
+    how: Training, arm: str, objective: Callable[[float], losses.Objective], seed: int, context: Context,
+    **made: Any,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Minimise objective(λ), first with λ = 0 and then with its full value, and return the history of both.
+
     arm: "regular" has λ = 0; "decorrelated" has λ from the first step, as in the paper;
-    "decorrelated_late" has it after `plain_epochs`, when both models have begun to learn.
-    The same seed gives all arms the same initial weights and the same batches.
+    "decorrelated_late" has it after `plain_epochs`, when the models have begun to learn.
+    made: what tells these models' checkpoints from those of others trained alike.
     """
     if arm not in ARMS:
         raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
     images = data.load("mnist", limit=how.train_images, device=context.device)
     batches = data.Batches(images, how.batch_size, seed=seed)
-    pair = new_pair(architecture, seed, context)
     plain = {"regular": how.epochs, "decorrelated": 0, "decorrelated_late": how.plain_epochs}[arm]
-    history: dict = {}
+    history: dict[str, list[float]] = {}
     stages = [(plain, 0.0), (how.epochs - plain, how.correlation_weight)]
     for number, (epochs, weight) in enumerate(stages):
         if epochs == 0:
             continue
-        objective = losses.decorrelation(*pair, correlation_weight=weight, variant=how.variant)
-        settings = {**dataclasses.asdict(how), "architecture": architecture, "arm": arm, "stage": number}
+        staged = objective(weight)
+        settings = {**dataclasses.asdict(how), **made, "arm": arm, "stage": number}
         settings["drawn_from"] = seed  # which need not be the trial's
         stage = training.fit(
-            objective,
-            objective.parameters(),
+            staged,
+            staged.parameters(),
             batches,
             epochs=epochs,
             learning_rate=how.learning_rate,
@@ -84,7 +99,7 @@ def train(how: Training, architecture: str, arm: str, seed: int, context: Contex
         )
         for name, values in stage.items():
             history.setdefault(name, []).extend(round(v, 4) for v in values)
-    return pair, history
+    return history
 
 
 def new_pair(architecture: str, seed: int, context: Context) -> Pair:

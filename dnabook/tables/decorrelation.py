@@ -148,6 +148,51 @@ def strangers(record: Record) -> str:
     )
 
 
+ATTACKERS = {  # of `surrogate`
+    "surrogate": "the surrogate",
+    "cnn": "unseen CNNs",
+    "fully_connected": "unseen fully connected",
+}
+
+
+def surrogate(record: Record) -> str:
+    """Of `surrogate`: R², cosine of gradients and transfer from each attacker to each reader, and random signs.
+
+    "A fixed surrogate", its table. In brackets the change against the reader that met no loss, in points.
+    """
+    kept, config, rows = summaries.healthy(record), record.config, []
+    for attacker, arm in itertools.product(("surrogate", *config["unseen"]), config["arms"]):
+        where = {"attacker": attacker, "arm": arm}
+        related = (
+            summaries.reading_by_seed(kept, "relation", reading, **where)
+            for reading in ("heldout", "gradient_cosine")
+        )
+        cells = [plain(over(by)) for by in related]
+        for epsilon in config["epsilons"]:
+            rates, usual = (
+                summaries.transfer_by_seed(kept, attacker=attacker, arm=each, epsilon=epsilon)
+                for each in (arm, "regular")
+            )
+            change = "" if arm == "regular" else f" ({points(difference(rates, usual))})"
+            cells.append(f"{percent(over(rates))}{change}")
+        strong = list(kept.rows("transfer", epsilon=config["epsilons"][-1], **where))
+        signs = over(summaries.by_seed((row["seed"], summaries.signs_rate(row)) for row in strong))
+        rows.append([ATTACKERS[attacker], LABELS[arm], *cells, percent(signs)])
+    header = [
+        "attacked", "read by", "R², held out", "cosine of gradients",
+        *(f"transfer, ε = {epsilon:.2f}" for epsilon in config["epsilons"]),
+        f"signs, ε = {config['epsilons'][-1]:.2f}",
+    ]  # fmt: skip
+    accuracy = (
+        f"{LABELS[arm]} {percent(over(summaries.reading_by_seed(kept, 'readers', 'accuracy', arm=arm)))}"
+        for arm in config["arms"]
+    )
+    return (
+        f"{summaries.table(header, rows, left=2)}\n\nPGD-ℓ∞, conditioned rate. Digits read without an attack: "
+        f"{', '.join(accuracy)}. {record.caption()}."
+    )
+
+
 def whose_change(record: Record) -> str:
     """Of `strangers`: how much of the change is the pair's own, and what goes with transfer.
 
