@@ -8,8 +8,8 @@ library's settings favour the later one; on a GPU all share one. Times are media
 over calls after a first one; memory is the growth of the process's peak (on a GPU, of what torch allocated).
 "bound" is the time that matrix products or convolutions alone take, in the precision and layout that we use,
 on the same machine; for the loss the products of the way by the Gram matrix, which a wide layer does without
-on a processor. Results are printed and saved beside the records, one file for processors and one for GPUs;
-the page "What it costs" shows them.
+on a processor. Results are printed and saved beside the records, one file for GPUs and one for each kind of
+processor; the page "What it costs" shows them.
 """
 
 from __future__ import annotations

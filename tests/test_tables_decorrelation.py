@@ -348,7 +348,7 @@ def test_a_record_with_one_epsilon_shows_it_as_the_middle_and_as_the_weakest(var
 
 @pytest.fixture
 def defences():
-    """The regular reader misreads 60 of 100 at ε = 0.10 and half as many at 0.05; late 5 less, corrected 20."""
+    """The regular reader misreads 60 of 100 at ε = 0.10, half as many at 0.05; late 5 less, corrected 20."""
 
     def values(setting, seed):
         arms = {"regular": 0, "decorrelated_late": 5, "corrected": 20}

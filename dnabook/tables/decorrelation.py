@@ -156,7 +156,7 @@ ATTACKERS = {  # of `surrogate`
 
 
 def surrogate(record: Record) -> str:
-    """Of `surrogate`: R², cosine of gradients and transfer from each attacker to each reader, and random signs.
+    """Of `surrogate`: R², cosine of gradients and transfer from each attacker to each reader, beside signs.
 
     "A fixed surrogate", its table. In brackets the change against the reader that met no loss, in points.
     """
@@ -188,8 +188,8 @@ def surrogate(record: Record) -> str:
         for arm in config["arms"]
     )
     return (
-        f"{summaries.table(header, rows, left=2)}\n\nPGD-ℓ∞, conditioned rate. Digits read without an attack: "
-        f"{', '.join(accuracy)}. {record.caption()}."
+        f"{summaries.table(header, rows, left=2)}\n\nPGD-ℓ∞, conditioned rate. Digits read without an "
+        f"attack: {', '.join(accuracy)}. {record.caption()}."
     )
 
 
