@@ -961,8 +961,8 @@ CLAIMS = (
           "five examples", 6, ("autoencoder_mnist",), _one_path("printed")),
     Claim("C12b", "… when the attack raises the smaller loss", UNTESTED, 6, ("autoencoder_mnist",),
           _one_path("corrected")),
-    Claim("C19", "A CNN decorrelated from a fixed surrogate (late) misreads less under attacks on CNNs like it "
-          "(discussion)", "proposed", 4, ("surrogate",), _protects("decorrelated_late")),
+    Claim("C19", "A CNN decorrelated late from a fixed surrogate misreads less under attacks on CNNs like "
+          "it (discussion)", "proposed", 4, ("surrogate",), _protects("decorrelated_late")),
     Claim("C19a", "… by the corrected loss, from the first step on", UNTESTED, 4, ("surrogate",),
           _protects("corrected")),
     Claim("C20", "Its two paths seldom agree on a wrong answer, against λ = 0 (discussion)",
