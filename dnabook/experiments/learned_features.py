@@ -50,7 +50,7 @@ class Config:
 
 
 SCALES = {
-    "smoke": Config(TRAINING["smoke"], epochs=(0, 0.1, 4), epsilons=(0.10,), steps=5, feature_images=2000,
+    "smoke": Config(TRAINING["smoke"], epochs=(0, 4), epsilons=(0.10,), steps=5, feature_images=2000,
                     test_images=250),
     "laptop": Config(TRAINING["laptop"], epochs=(0, 0.1, 1, 4), steps=20, feature_images=5000,
                      test_images=250),
