@@ -482,6 +482,9 @@ def plan(group: str) -> Iterator[dict[str, Any]]:
             idle.add("compiled by torch.compile")  # into kernels: minutes, and not beside a graph
         for how in (how for how in WAYS if how not in idle):
             yield {"function": "way", "how": how, "batch": STEPS["CNN pair"]}
+        if DEVICE.type == "cpu":  # what a batch asks for at once is too much for glibc to keep by itself
+            for how in ("as it is", "freed memory returned to the system"):
+                yield {"function": "way", "how": how, "batch": 2 * STEPS["CNN pair"]}
     elif group == "attack":
         chunks = (500, PGD_IMAGES) if ON_GPU else (125, 250, 500, PGD_IMAGES)
         for how in LIBRARIES:
