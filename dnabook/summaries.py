@@ -303,18 +303,24 @@ def relation_rank_correlation(
     reading: "heldout" or "gradient_cosine", from the network that is attacked to the one that reads; back:
     the other way round. Taken within each seed, then averaged over seeds.
     """
-    from scipy import stats  # as in `measures.wilson_interval`
-
     arms = record.config["arms"]
     cells = [{"source_arm": source, "target_arm": target} for source in arms for target in arms]
-    found = [
+    return rank_correlation_of(
         (
             reading_by_seed(record, "relation", reading, **(_turned(cell) if back else cell)),
             transfer_by_seed(record, epsilon=epsilon, **cell),
         )
         for cell in cells
-    ]
-    columns = ([(related[seed], rates[seed]) for related, rates in found] for seed in record.seeds)
+    )
+
+
+def rank_correlation_of(cells: Iterable[tuple[BySeed, BySeed]]) -> MeanInterval:
+    """Spearman's ρ of two readings over cells, taken within each seed that all have, then averaged."""
+    from scipy import stats  # as in `measures.wilson_interval`
+
+    cells = list(cells)
+    seeds = set.intersection(*(set(each) for cell in cells for each in cell)) if cells else set()
+    columns = ([(one[seed], other[seed]) for one, other in cells] for seed in sorted(seeds))
     return mean_interval([float(stats.spearmanr(*zip(*each, strict=True)).statistic) for each in columns])
 
 

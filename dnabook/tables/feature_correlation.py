@@ -10,7 +10,7 @@ from dnabook.experiments.controls import COMPARED
 from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.measures import mean_interval
 from dnabook.records import Record
-from dnabook.summaries import by_seed, over, percent, plain
+from dnabook.summaries import BySeed, by_seed, over, percent, plain
 from dnabook.tables import damaged
 
 
@@ -129,28 +129,41 @@ def movement(record: Record) -> str:
 
 
 def learned(record: Record) -> str:
-    """Of `learned_features`: what the figure of that name shows, and how much of the digits is read.
+    """Of `learned_features`: what its figure shows, how much is read, and what goes with transfer.
 
-    "What rises with transfer as features learn": a row for each age of the features and each head.
+    "What rises with transfer": a row for each age of the features and each head, and a sentence on ranks.
     """
     kept, rows, epsilons = summaries.healthy(record), [], record.config["epsilons"]
+    strong = epsilons[-1]
+    cells: dict[str, list[tuple[BySeed, BySeed]]] = {}
     for epochs, head in itertools.product(record.config["epochs"], record.config["heads"]):
         where = {"epochs": epochs, "head": head}
-        beyond = (summaries.beyond_signs_by_seed(kept, epsilon, **where) for epsilon in epsilons)
-        moved = {**where, "map": NATURAL_MAP, "epsilon": epsilons[-1]}
+        moved = {**where, "map": NATURAL_MAP, "epsilon": strong}
+        read, beyond = (
+            summaries.reading_by_seed(kept, "sources", "accuracy", **where),
+            [summaries.beyond_signs_by_seed(kept, epsilon, **where) for epsilon in epsilons],
+        )
+        readings = {
+            "R²": summaries.reading_by_seed(kept, "relation", "heldout", epochs=epochs),
+            "the movement explained": summaries.reading_by_seed(kept, "movement", "explains", **moved),
+            "the cosine": summaries.reading_by_seed(kept, "sources", "gradient_cosine", **where),
+        }
+        for name, values in readings.items():
+            cells.setdefault(name, []).append((values, beyond[-1]))
         rows.append([
-            f"{epochs:g} epochs, {figures.HEADS[head]}",
-            percent(over(summaries.reading_by_seed(kept, "sources", "accuracy", **where))),
-            _mean(kept, "relation", "heldout", epochs=epochs),
-            _mean(kept, "movement", "explains", **moved),
-            _mean(kept, "sources", "gradient_cosine", **where),
+            f"{epochs:g} epochs, {figures.HEADS[head]}", percent(over(read)),
+            *(plain(over(values)) for values in readings.values()),
             *(summaries.points(over(each)) for each in beyond),
         ])  # fmt: skip
     header = [
-        "attacked", "it reads", "R², held out", f"movement explained, ε = {epsilons[-1]:.2f}",
+        "attacked", "it reads", "R², held out", f"movement explained, ε = {strong:.2f}",
         "cosine of gradients", *(f"points beyond signs, ε = {e:.2f}" for e in epsilons),
     ]  # fmt: skip
-    return f"{summaries.table(header, rows)}\n\n{record.caption()}."
+    rhos = [f"{plain(summaries.rank_correlation_of(pairs))} with {name}" for name, pairs in cells.items()]
+    return (
+        f"{summaries.table(header, rows)}\n\n{record.caption()}. Over these rows, within a seed, the points "
+        f"at ε = {strong:.2f} have a rank correlation of {', of '.join(rhos)}."
+    )
 
 
 def _mean(record: Record, table: str, reading: str, **where: Any) -> str:
