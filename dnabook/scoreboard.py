@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnabook import records, summaries
+from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
-from dnabook.summaries import BySeed, difference, percent, plain
+from dnabook.summaries import BySeed, difference, over, percent, plain, reading_by_seed
 
 REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
 OPEN, UNTESTABLE = "open", "not testable as printed"
@@ -136,6 +137,7 @@ def finding() -> str:
     lines = (
         ("The relation", _relation(distance), distance),
         *_is_enough(),
+        *_what_rises(),
         ("Breaking it", _breaking(features), features),
         ("Transfer", _transfer(transfer), transfer),
         ("The loss corrected", _corrected(variants, pairs), _only(variants, variant="corrected")),
@@ -183,6 +185,34 @@ def _is_enough() -> Iterator[tuple[str, str, Record]]:
             f"one {learned} points more"
         )
         yield "Is it enough", text, record
+
+
+def _what_rises() -> Iterator[tuple[str, str, Record]]:
+    """The line on features that stopped learning early, where they are recorded."""
+    scale = records.evidence("learned_features")
+    record = records.current("learned_features", scale) if scale else None
+    if record:
+        kept, ages, epsilon = (
+            summaries.healthy(record),
+            record.config["epochs"],
+            record.config["epsilons"][-1],
+        )
+        moved = {"map": NATURAL_MAP, "head": "own", "epsilon": epsilon}
+        ends = [
+            (
+                plain(over(reading_by_seed(kept, "relation", "heldout", epochs=age))),
+                plain(over(reading_by_seed(kept, "movement", "explains", epochs=age, **moved))),
+                summaries.points(over(summaries.beyond_signs_by_seed(kept, epsilon, epochs=age, head="own"))),
+            )
+            for age in (ages[0], ages[-1])
+        ]
+        r2, movement, beyond = (" to ".join(both) for both in zip(*ends, strict=True))
+        text = (
+            f"While a CNN's features learn, R² from them to another's goes from {r2}; what a map between "
+            f"natural features explains of how an attack moves the other's, from {movement}; and what PGD at "
+            f"ε = {epsilon:.2f} turns wrong for it beyond random signs, from {beyond} points"
+        )
+        yield "What rises with transfer", text, record
 
 
 def _breaking(record: Record) -> str:

@@ -17,6 +17,7 @@ from pybtex.database import parse_file
 
 import dnabook
 from dnabook import experiments, records, scoreboard, summaries
+from dnabook.experiments.learned_features import NATURAL_MAP
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -241,3 +242,32 @@ def test_the_finding_sets_untrained_features_beside_trained_ones(monkeypatch):
     ((_, text, _),) = scoreboard._is_enough()
     assert "follow with R² 0.90 ± 0.00 from features that stay as they were drawn" in text
     assert "turns 2 ± 0 points more digits wrong" in text and text.endswith("one 30 ± 0 points more")
+
+
+def test_the_finding_tells_what_rises_from_the_first_age_of_the_features_to_the_last(monkeypatch):
+    def row(age, **more):
+        return {"epochs": age, "head": "own", "epsilon": 0.10, **more}
+
+    values = {
+        "accuracy": [0.9, 0.9],
+        "relation": [{"epochs": age, "heldout": r2} for age, r2 in ((0, 0.93), (1, 0.5), (20, 0.98))],
+        "movement": [
+            row(age, map=name, explains=share if name != "movements" else 1)
+            for age, share in ((0, 0.05), (20, 0.73)) for name in (NATURAL_MAP, "movements")
+        ],
+        "transfer": [
+            row(age, both_fooled_clean=both, signs_clean=40, source_fooled_clean=100)
+            for age, both in ((0, 42), (20, 75))
+        ],
+    }  # fmt: skip
+    for table, reading in (("movement", "explains"), ("transfer", "both_fooled_clean")):
+        values[table] += [{**each, "head": "hidden", reading: 0} for each in values[table]]
+    trials = [{"setting": {"architecture": "cnn"}, "seed": seed, "values": values} for seed in (0, 1)]
+    config = {"epochs": [0, 1, 20], "epsilons": [0.05, 0.10]}
+    monkeypatch.setattr(records, "evidence", lambda *names: "paper")
+    record = records.Record("learned_features", "paper", config, trials)
+    monkeypatch.setattr(records, "current", lambda *_: record)
+    ((_, text, _),) = scoreboard._what_rises()
+    assert "goes from 0.93 ± 0.00 to 0.98 ± 0.00;" in text
+    assert "moves the other's, from 0.05 ± 0.00 to 0.73 ± 0.00; and" in text
+    assert text.endswith("at ε = 0.10 turns wrong for it beyond random signs, from 2 ± 0 to 35 ± 0 points")
