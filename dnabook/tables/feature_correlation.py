@@ -151,7 +151,7 @@ def learned(record: Record) -> str:
         for name, values in readings.items():
             cells.setdefault(name, []).append((values, beyond[-1]))
         rows.append([
-            f"{epochs:g} epochs, {figures.HEADS[head]}", percent(over(read)),
+            f"{epochs:g} epoch{'s' * (epochs != 1)}, {figures.HEADS[head]}", percent(over(read)),
             *(plain(over(values)) for values in readings.values()),
             *(summaries.points(over(each)) for each in beyond),
         ])  # fmt: skip
