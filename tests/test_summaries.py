@@ -378,3 +378,15 @@ def test_transfer_beyond_random_signs_is_of_the_images_that_the_rate_counts():
     found = summaries.beyond_signs_by_seed(record, 0.1, architecture="cnn")
     assert found == {4: pytest.approx((0.2 - 0.25) / 2)}
     assert summaries.beyond_signs_by_seed(record, 0.1, learned=True) == {4: pytest.approx(0.3)}
+
+
+def test_a_rank_correlation_is_taken_within_each_seed_that_all_cells_have():
+    """Seed 0 agrees in order and seed 1 is turned round; seed 2 has no second cell's reading."""
+    cells = [
+        ({0: 1, 1: 1, 2: 5}, {0: 10, 1: 30, 2: 1}),
+        ({0: 2, 1: 2}, {0: 20, 1: 20, 2: 2}),
+        ({0: 3, 1: 3, 2: 7}, {0: 30, 1: 10, 2: 3}),
+    ]
+    found = summaries.rank_correlation_of(cells)
+    assert (found.mean, found.n) == (0, 2)
+    assert summaries.rank_correlation_of(cells[:0]).n == 0
