@@ -22,6 +22,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from dnabook import summaries
+from dnabook.experiments.controls import OWN_MAP
 from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
@@ -642,12 +643,14 @@ HEADS = {"own": "its own head", "hidden": "a hidden layer"}  # of `learned_featu
 def learned_features(record: Record) -> Figure:
     """Over the age of the attacked network's features: what a regular network shares with it, and transfer.
 
-    From the left: held-out R² and how much of the movement under FGSM a map between natural features
-    explains; the cosine of the input gradients; the share of digits that PGD turns wrong beyond random signs.
-    Movement and transfer are those of the largest ε.
+    From the left: held-out R², and how much of the movement under FGSM a map between natural features
+    explains, beside a map fitted on movements (of the first head alone); the cosine of the input gradients;
+    the share of digits that PGD turns wrong beyond random signs. Movement and transfer are those of the
+    largest ε.
     """
     kept, ages, epsilon = summaries.healthy(record), record.config["epochs"], record.config["epsilons"][-1]
     figure, (axes,) = _figure(1, 3, (9.5, 3.4), sharex=True)
+    first = record.config["heads"][0]
 
     def curve(axis: Axes, look: tuple[str, str], label: str | None, values: list[summaries.BySeed]) -> None:
         means = [summaries.over(value) for value in values]
@@ -657,6 +660,9 @@ def learned_features(record: Record) -> Figure:
 
     heldout = [summaries.reading_by_seed(kept, "relation", "heldout", epochs=age) for age in ages]
     curve(axes[0], SERIES[2], "R² of natural features", heldout)
+    of_its_own = {"head": first, "map": OWN_MAP, "epsilon": epsilon}
+    own = [summaries.reading_by_seed(kept, "movement", "explains", epochs=age, **of_its_own) for age in ages]
+    curve(axes[0], SERIES[3], "movement, by a map of its own", own)
     for head, look in zip(record.config["heads"], SERIES, strict=False):
         settings = [{"epochs": age, "head": head} for age in ages]
         moved = [{**setting, "map": NATURAL_MAP, "epsilon": epsilon} for setting in settings]
@@ -673,7 +679,7 @@ def learned_features(record: Record) -> Figure:
         axis.axhline(0, color="0.6", lw=0.8)
         axis.set(xlabel="epochs of the features", xticks=range(len(ages)))
         axis.set_xticklabels([f"{age:g}" for age in ages])
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return _signed(figure, record)
 
 

@@ -1,9 +1,9 @@
 """Memory that is freed and asked for again at every step, on processors.
 
 glibc keeps smaller blocks for the next step by itself. Blocks above 32 MB, such as the activations of a large
-batch, it returns to the system, which clears them before it gives them out anew: without `keep_freed_memory`
-a step of two CNNs on 2,000 digits spends nearly half its time on page faults. Called by the correlation loss,
-`attacks.pgd` and `training.fit` when they work on a processor.
+batch, it returns to the system, which clears them before it gives them out anew: a step of two CNNs on 2,000
+digits then spends much of its time on page faults. Called by the correlation loss, `attacks.pgd` and
+`training.fit` when they work on a processor.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 torch multiplies matrices by MKL, which uses half the vector width on an AMD processor, and convolves by
 oneDNN, which uses all of it on every maker's. `linear` asks oneDNN for the product too, with the same numbers
-up to rounding: on AMD processors that work on all 512 bits at once it took half the time, on those that do so
-in two halves (family 25, as lscpu has it) a tenth less or as much. Everywhere else, and for every other type,
-it is torch's own. Used by the fully connected layers and by the correlation loss.
+up to rounding: on one AMD processor it took half the time, on another (family 25, model 17 to lscpu) a tenth
+less or as much. Everywhere else, and for every other type, it is torch's own. Used by the fully connected
+layers and by the correlation loss.
 """
 
 from __future__ import annotations

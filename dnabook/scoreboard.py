@@ -157,6 +157,12 @@ def _only(record: Record, **setting: str) -> Record:
     return dataclasses.replace(record, trials=trials)
 
 
+def _evident(name: str) -> Record | None:
+    """The record at the scale that `records.evidence` names, or None where there is none."""
+    scale = records.evidence(name)
+    return records.current(name, scale) if scale else None
+
+
 def _relation(record: Record) -> str:
     rho = summaries.rank_correlation(record, 0.10)
     return (
@@ -169,9 +175,7 @@ def _relation(record: Record) -> str:
 
 def _is_enough() -> Iterator[tuple[str, str, Record]]:
     """The line on networks with untrained features, where they are recorded."""
-    scale = records.evidence("controls")
-    record = records.current("controls", scale) if scale else None
-    if record:
+    if record := _evident("controls"):
         kept, cnn = summaries.healthy(record), {"architecture": "cnn"}
         r2 = summaries.predictability(kept, source="untrained", target="trained", **cnn)
         drawn, learned = (
@@ -189,9 +193,7 @@ def _is_enough() -> Iterator[tuple[str, str, Record]]:
 
 def _what_rises() -> Iterator[tuple[str, str, Record]]:
     """The line on features that stopped learning early, where they are recorded."""
-    scale = records.evidence("learned_features")
-    record = records.current("learned_features", scale) if scale else None
-    if record:
+    if record := _evident("learned_features"):
         kept, ages, epsilon = (
             summaries.healthy(record),
             record.config["epochs"],
@@ -257,8 +259,7 @@ def _corrected(variants: Record, pairs: Record) -> str:
 
 def _whose_change() -> Iterator[tuple[str, str, Record]]:
     """The line on strangers, where they are recorded."""
-    scale = records.evidence("strangers")
-    record = records.current("strangers", scale) if scale else None
+    record = _evident("strangers")
     if record and "corrected" in record.config["arms"]:
         shares = summaries.shares_of_the_change(summaries.healthy(record), "corrected", 0.10)
         falls = [summaries.over({seed: -value for seed, value in by.items()}) for by in shares]

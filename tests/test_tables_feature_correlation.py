@@ -6,7 +6,7 @@ import pytest
 from markdown_tables import PROVENANCE, cells, rows
 
 from dnabook import figures
-from dnabook.experiments.controls import COMPARED
+from dnabook.experiments.controls import COMPARED, OWN_MAP
 from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.records import Record
 from dnabook.tables import feature_correlation as tables
@@ -205,7 +205,7 @@ def learned(seeds=(0, 1, 2), accuracy=0.9):
             sources.append({**of, "accuracy": 0.8 + more, "gradient_cosine": i / 5 + more})
             for e in epsilons:
                 movement.append({**of, "map": NATURAL_MAP, "epsilon": e, "explains": e + i / 10 + more})
-                movement.append({**of, "map": "movements", "epsilon": e, "explains": 1})
+                movement.append({**of, "map": OWN_MAP, "epsilon": e, "explains": 0.8 + i / 20 + more})
                 fooled = {"source_fooled_clean": 100, "signs_clean": 20}
                 both = 20 + 10 * i + 5 * j + round(10 * e) + seed - 1
                 transfer.append({**of, "epsilon": e, **fooled, "both_fooled_clean": both})
@@ -227,14 +227,14 @@ def test_each_age_and_head_has_a_row_with_all_that_may_rise_and_transfer_beyond_
     text = tables.learned(learned())
     found = rows(text)
     assert found["attacked"] == [
-        "it reads", "R², held out", "movement explained, ε = 0.20", "cosine of gradients",
-        "points beyond signs, ε = 0.10", "points beyond signs, ε = 0.20",
+        "it reads", "R², held out", "movement explained, ε = 0.20", "by a map of its own",
+        "cosine of gradients", "points beyond signs, ε = 0.10", "points beyond signs, ε = 0.20",
     ]  # fmt: skip
     assert found["0 epochs, its own head"] == [
-        "80 ± 0 %", "0.70 ± 0.00", "0.20 ± 0.00", "0.00 ± 0.00", "1 ± 2", "2 ± 2",
+        "80 ± 0 %", "0.70 ± 0.00", "0.20 ± 0.00", "0.80 ± 0.00", "0.00 ± 0.00", "1 ± 2", "2 ± 2",
     ]  # fmt: skip
     assert found["20 epochs, a hidden layer"] == [
-        "85 ± 0 %", "0.90 ± 0.00", "0.45 ± 0.00", "0.45 ± 0.00", "26 ± 2", "27 ± 2",
+        "85 ± 0 %", "0.90 ± 0.00", "0.45 ± 0.00", "0.95 ± 0.00", "0.45 ± 0.00", "26 ± 2", "27 ± 2",
     ]  # fmt: skip
     assert len(found) == 1 + 3 * 2 and "PGD-40 on 250 images · CPU · 2026-01-02. Over these rows" in text
     assert text.endswith(  # R² is the same for both heads of an age: three pairs of ties among six ranks
@@ -251,7 +251,7 @@ def test_the_figure_draws_what_the_table_says_of_the_largest_epsilon():
     def curves(axis):
         return [[round(float(y), 6) for y in container[0].get_ydata()] for container in axis.containers]
 
-    assert curves(left) == [[0.7, 0.8, 0.9], [0.2, 0.3, 0.4], [0.25, 0.35, 0.45]]
+    assert curves(left) == [[0.7, 0.8, 0.9], [0.8, 0.85, 0.9], [0.2, 0.3, 0.4], [0.25, 0.35, 0.45]]
     assert curves(middle) == [[0, 0.2, 0.4], [0.05, 0.25, 0.45]]
     assert curves(right) == [[0.02, 0.12, 0.22], [0.07, 0.17, 0.27]]
     assert [label.get_text() for label in right.get_xticklabels()] == ["0", "0.1", "20"]

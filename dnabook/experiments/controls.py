@@ -36,6 +36,7 @@ from dnabook.experiments.pairs import (
 TITLE = "What features and attacks share without learning: untrained networks, pixels, random signs"
 
 UNTRAINED = 1000  # is added to the seed of untrained pairs: their weights are not those a pair began with
+OWN_MAP = "movements"  # the name in the rows of "movement" of the map that is fitted on movements themselves
 COMPARED = (  # what predicts, what is predicted
     ("trained", "trained"),
     ("untrained", "trained"),
@@ -177,7 +178,7 @@ def movement(
         moved1, moved2 = z1_adv - z1, z2_adv - z2
         signed = (torch.cat([moved[:half], -moved[:half]]) for moved in (moved1, moved2))  # their mean is 0
         own = regression.fit(*signed, ridge=measures.HELDOUT_RIDGE, eta=0.0)
-        for name, fit in {**fits, "movements": own}.items():
+        for name, fit in {**fits, OWN_MAP: own}.items():
             astray = moved2[half:] - moved1[half:] @ fit.weight
             rows.append({"map": name, "epsilon": epsilon, "explains": _explained(astray, moved2[half:])})
     return {"maps": maps, "movement": rows}

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from dnabook import figures, summaries
-from dnabook.experiments.controls import COMPARED
+from dnabook.experiments.controls import COMPARED, OWN_MAP
 from dnabook.experiments.learned_features import NATURAL_MAP
 from dnabook.measures import mean_interval
 from dnabook.records import Record
@@ -150,14 +150,17 @@ def learned(record: Record) -> str:
         }
         for name, values in readings.items():
             cells.setdefault(name, []).append((values, beyond[-1]))
+        own = summaries.reading_by_seed(kept, "movement", "explains", **{**moved, "map": OWN_MAP})
+        r2, natural, cosine = (plain(over(values)) for values in readings.values())
         rows.append([
             f"{epochs:g} epoch{'s' * (epochs != 1)}, {figures.HEADS[head]}", percent(over(read)),
-            *(plain(over(values)) for values in readings.values()),
+            r2, natural, plain(over(own)), cosine,
             *(summaries.points(over(each)) for each in beyond),
         ])  # fmt: skip
     header = [
         "attacked", "it reads", "R², held out", f"movement explained, ε = {strong:.2f}",
-        "cosine of gradients", *(f"points beyond signs, ε = {e:.2f}" for e in epsilons),
+        "by a map of its own", "cosine of gradients",
+        *(f"points beyond signs, ε = {e:.2f}" for e in epsilons),
     ]  # fmt: skip
     rhos = [f"{plain(summaries.rank_correlation_of(pairs))} with {name}" for name, pairs in cells.items()]
     return (
