@@ -22,8 +22,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from dnabook import summaries
-from dnabook.experiments.controls import OWN_MAP
-from dnabook.experiments.learned_features import NATURAL_MAP
+from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 
@@ -680,6 +679,44 @@ def learned_features(record: Record) -> Figure:
         axis.set(xlabel="epochs of the features", xticks=range(len(ages)))
         axis.set_xticklabels([f"{age:g}" for age in ages])
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return _signed(figure, record)
+
+
+HELD = {  # of `features_or_gradients`: label of an arm, colour, marker
+    "regular": ARMS["regular"],
+    "features": ("features decorrelated", *SERIES[1]),
+    "gradients": ("gradients at right angles", *SERIES[3]),
+    "gradients_held": ("features decorrelated, gradients held", *SERIES[2]),
+}
+
+
+def features_or_gradients(record: Record) -> Figure:
+    """Transfer within pairs beyond random signs against what it may need, arm by arm.
+
+    From the left: held-out R², how much of the movement under FGSM a map fitted on movements explains, the
+    cosine of the input gradients. Faint points are pairs, the mean of both directions; bold ones means over
+    seeds with both intervals. Movement and transfer are those of the largest ε.
+    """
+    kept, epsilon = summaries.healthy(record), record.config["epsilons"][-1]
+    figure, (axes,) = _figure(1, 3, (9.5, 3.7), sharey=True)
+    for arm in record.config["arms"]:
+        label, colour, marker = HELD[arm]
+        within = {"source_arm": arm, "target_arm": arm}
+        beyond = summaries.beyond_signs_by_seed(kept, epsilon, **within)
+        for axis, values in zip(axes, summaries.relations_by_seed(kept, epsilon, **within), strict=True):
+            for seed in beyond:
+                axis.plot(values[seed], beyond[seed], marker, color=colour, alpha=0.25, markersize=4)
+            across, up = summaries.over(values), summaries.over(beyond)
+            axis.errorbar(
+                across.mean, up.mean, _bar(up), _bar(across), color=colour, marker=marker, capsize=3, ls="",
+                label=label if axis is axes[0] else None,
+            )  # fmt: skip
+    axes[0].set(xlabel="R² of natural features", ylabel=f"transfer beyond signs, ε = {epsilon:.2f}")
+    axes[1].set(xlabel="movement explained")
+    axes[2].set(xlabel="cosine of the gradients")
+    for axis in axes:
+        axis.axhline(0, color="0.6", lw=0.8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _signed(figure, record)
 
 

@@ -99,17 +99,23 @@ def gradient_cosine(model1: nn.Module, model2: nn.Module, x: Tensor, y: Tensor) 
 
 
 def _directions(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of each image's loss, (N, D), its largest entry scaled to 1: a sure model's are tiny.
-
-    The loss is in float64. In float32 a probability above 1 − 10⁻⁷ is 1, and its part of the gradient 0.
-    """
     leaf = x.detach().requires_grad_()
     with torch.enable_grad(), evaluating(model), channels_last(model) as call:
-        logits = regression.double(call(model, leaf))
-        loss = cross_entropy(logits, y.to(logits.device), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, leaf)
+        return loss_directions(call(model, leaf), leaf, y)
+
+
+def loss_directions(logits: Tensor, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Where each image's cross-entropy rises: its gradient, (N, D), the largest entry scaled to ±1.
+
+    logits: (N, K), computed from x (N, C, H, W), which needs a gradient;  y: (N,). A gradient of 0 stays 0.
+    create_graph  lets a loss of these directions be differentiated; the scaling is then held fixed.
+    The cross-entropy is in float64. In float32 a probability above 1 − 10⁻⁷ is 1, and its gradient 0.
+    """
+    loss = cross_entropy(regression.double(logits), y.to(logits.device), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, x, create_graph=create_graph)
     gradient = gradient.flatten(1)
-    return gradient / gradient.abs().amax(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+    largest = gradient.detach().abs().amax(1, keepdim=True)
+    return gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 # --- Linear predictability: Eqs. 6 and 7 ---------------------------------------------------------

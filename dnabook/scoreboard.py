@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnabook import records, summaries
-from dnabook.experiments.learned_features import NATURAL_MAP
+from dnabook.experiments.controls import NATURAL_MAP
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
 from dnabook.summaries import BySeed, difference, over, percent, plain, reading_by_seed

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from dnabook import records
 from dnabook.experiments import NAMES
+from dnabook.experiments.controls import OWN_MAP
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
 
@@ -123,10 +124,11 @@ def predictability(record: Record, reading: str = "heldout", **where: Any) -> Me
 
 
 def beyond_signs_by_seed(record: Record, epsilon: float, *, learned: bool = False, **where: Any) -> BySeed:
-    """Transfer to a regular network less what random signs do to the same images, by seed.
+    """Transfer to a regular network, say, less what random signs do to the same images, by seed.
 
     Of `controls` from a network with untrained features, or, learned, from another trained one; of
-    `learned_features` from those with the `epochs` and `head` that are given.
+    `learned_features` from those with the `epochs` and `head` that are given; of `features_or_gradients` from
+    `source_arm` to `target_arm`, which need not be regular.
     """
     found = _trials(record, where)
     if learned:
@@ -139,6 +141,28 @@ def beyond_signs_by_seed(record: Record, epsilon: float, *, learned: bool = Fals
 def signs_rate(row: dict[str, Any]) -> float:
     """Of the images that a conditioned rate counts, the share that random signs turn wrong for the target."""
     return row["signs_clean"] / row["source_fooled_clean"] if row["source_fooled_clean"] else math.nan
+
+
+class Relations(NamedTuple):
+    """How two networks agree, each by seed: R², the movement explained, the cosine of the gradients."""
+
+    heldout: BySeed
+    movement: BySeed
+    cosine: BySeed
+
+
+def relations_by_seed(record: Record, epsilon: float, *, map_of: str = OWN_MAP, **where: Any) -> Relations:
+    """Of `features_or_gradients`: held-out R², the movement that a map explains, the cosine of gradients.
+
+    map_of: the map, `controls.OWN_MAP`, fitted on movements, or `controls.NATURAL_MAP`.  where: `source_arm`
+    and `target_arm`; both directions count alike.
+    """
+    moved = {**where, "map": map_of, "epsilon": epsilon}
+    return Relations(
+        reading_by_seed(record, "relation", "heldout", **where),
+        reading_by_seed(record, "movement", "explains", **moved),
+        reading_by_seed(record, "relation", "gradient_cosine", **where),
+    )
 
 
 class Shares(NamedTuple):

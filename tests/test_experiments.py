@@ -18,6 +18,7 @@ from dnabook.experiments import (
     correlation_weights,
     dverge,
     feature_correlation,
+    features_or_gradients,
     learned_features,
     pairs,
     parameter_distance,
@@ -262,7 +263,9 @@ def test_a_smoke_record_is_complete_and_fits_into_json(name, smoke, transfer_rec
     for trial in record.trials:
         accuracy = trial["values"]["accuracy"]
         arms = len(record.config.get("arms", ()))
-        models = {"strangers": 2 * arms, "surrogate": 3 + arms}.get(name, 2)
+        models = {"strangers": 2 * arms, "surrogate": 3 + arms, "features_or_gradients": 2 * arms + 2}.get(
+            name, 2
+        )
         assert len(accuracy) == models and all(0 <= a <= 1 for a in accuracy)  # `dnabook show` prints them
     assert smoke(name) == record
 
@@ -797,7 +800,7 @@ def test_what_is_measured_at_an_age_is_of_the_network_attacked_and_the_other_s_r
         assert [(row["map"], row["explains"]) for row in rows] == [
             (row["map"], row["explains"]) for row in wanted
         ]
-        assert rows[0]["map"] == learned_features.NATURAL_MAP
+        assert rows[0]["map"] == controls.NATURAL_MAP
 
 
 def test_features_of_an_age_are_those_of_the_regular_pair_trained_so_long(monkeypatch):
@@ -935,6 +938,111 @@ def test_shuffled_images_are_so_many_of_them_each_with_its_label(mnist_test):
     assert len(set(place)) == 50 and place != sorted(place)
     assert torch.equal(some.y, mnist_test.y[place])
     assert torch.equal(controls.shuffled(mnist_test, 80, 3).x[:50], some.x)
+
+
+# --- Features or gradients -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gradients_record(smoke):
+    return smoke("features_or_gradients")
+
+
+def test_within_each_arm_and_with_strangers_on_either_side_both_directions_are_compared(gradients_record):
+    (trial,) = gradients_record.trials
+    config, values = features_or_gradients.SCALES["smoke"], trial["values"]
+    arms = [*config.arms, "stranger"]
+    cells = [(a, b) for a in arms for b in arms if a == b or "stranger" in (a, b)]
+    wanted = [(a, 1, b, 2) for a, b in cells] + [(a, 2, b, 1) for a, b in cells]
+    names = ("source_arm", "source", "target_arm", "target")
+    for table in ("relation", "transfer"):
+        assert sorted(tuple(row[n] for n in names) for row in values[table]) == sorted(wanted), table
+    moved = sorted((*(row[n] for n in names), row["map"]) for row in values["movement"])
+    maps = (controls.OWN_MAP, controls.NATURAL_MAP)
+    assert moved == sorted((*cell, name) for cell in wanted for name in maps)
+    assert len(values["accuracy"]) == 2 * len(arms) and all(0 <= share <= 1 for share in values["accuracy"])
+
+
+def test_rows_of_features_or_gradients_are_what_the_measures_say_of_these_networks(reading_pair, mnist_test):
+    drawn = pairs.new_pair("cnn", 5, CPU)
+    networks = {("features", 1): reading_pair[0], ("features", 2): reading_pair[1]}
+    networks |= {("stranger", 1): drawn[0], ("stranger", 2): reading_pair[0]}
+    config = features_or_gradients.Config(epsilons=(0.1,), steps=3)
+    few, cell = (
+        mnist_test[:100],
+        {"source_arm": "features", "source": 1, "target_arm": "stranger", "target": 2},
+    )
+
+    def the(rows):
+        (row,) = [row for row in rows if row.items() >= cell.items()]
+        return row
+
+    row = the(features_or_gradients._relations(networks, mnist_test, few))  # a network and itself
+    assert row["gradient_cosine"] == pytest.approx(1) and row["heldout"] > 0.9  # 784 units
+    (row,) = [
+        row for row in features_or_gradients._movements(networks, mnist_test, config, 3, CPU)
+        if row.items() >= {**cell, "map": controls.OWN_MAP}.items()
+    ]  # fmt: skip
+    assert row["explains"] > 0.8  # of 784 directions, from a few hundred images
+    row = the(features_or_gradients._transfers(networks, few, config, 3, CPU))
+    assert row["both_fooled"] == row["source_fooled"] > 0
+    (wanted,) = controls.attacked_through(reading_pair[0], [reading_pair[1]], few, 0.1, 3, 3)
+    cell |= {"target_arm": "features"}
+    assert the(features_or_gradients._transfers(networks, few, config, 3, CPU)) == {**cell, **wanted}
+    row, z = (
+        the(features_or_gradients._relations(networks, mnist_test, few)),
+        pairs.feature_pair(reading_pair, mnist_test.x),
+    )
+    assert row["heldout"] == measures.r_squared(*z, heldout=True)
+    assert row["gradient_cosine"] == measures.gradient_cosine(*reading_pair, few.x, few.y)
+
+
+def test_all_arms_begin_alike_and_each_has_a_checkpoint_of_its_own():
+    how, keys, found = replace(TINY, epochs=1, variant="corrected"), {}, {}
+    for arm, terms in features_or_gradients.ARMS.items():
+        keys[arm] = []
+        context = CPU._replace(checkpoint=lambda kept=keys[arm], **key: kept.append(key))
+        found[arm] = features_or_gradients.trained(how, terms, 7, context)
+    drawn = pairs.new_pair("cnn", 7, CPU)
+    assert all(len(each) == 1 for each in keys.values())  # one stage: from the first step on
+    assert all(keys[a] != keys[b] for a in keys for b in keys if a != b)
+    steps = len(data.Batches(data.load("mnist", limit=how.train_images), how.batch_size))
+    for arm, pair in found.items():
+        for model, twin in zip(pair, drawn, strict=True):
+            drift = (model.body[0].weight - twin.body[0].weight).abs().max()
+            assert 0 < drift < 2 * steps * how.learning_rate, arm  # Adam moves no weight by much more, a step
+
+
+@pytest.mark.parametrize(
+    ("arm", "weights", "names"),
+    [
+        ("regular", (0.0, 0.0, 0.0), set()),
+        ("features", (0.05, 0.0, 0.0), {"correlation"}),
+        ("gradients", (0.0, 1.0, 0.0), {"alignment"}),
+        ("gradients_held", (0.05, 3.0, 0.33), {"correlation", "alignment"}),
+    ],
+)
+def test_an_arm_trains_with_its_own_terms_at_its_weights(arm, weights, names, monkeypatch):
+    assert features_or_gradients.ARMS[arm] == weights
+    seen, images = [], data.load("mnist", limit=50)
+    how = replace(TINY, variant="corrected")
+
+    def looking(objective, *args, **how):
+        seen.append({name: term.item() for name, term in objective(images.x, images.y).items()})
+        return {}
+
+    monkeypatch.setattr(training, "fit", looking)
+    correlated, aligned, target = (3 * weight for weight in weights)
+    features_or_gradients.trained(how, (correlated, aligned, target), 7, CPU)
+    (found,) = seen
+    assert found.keys() == {"loss", "cross_entropy_1", "cross_entropy_2"} | names
+    plain = found["cross_entropy_1"] + found["cross_entropy_2"]
+    added = correlated * found.get("correlation", 0) + aligned * found.get("alignment", 0)
+    assert found["loss"] == pytest.approx(plain + added, abs=1e-5)
+    if aligned:
+        pair = pairs.new_pair("cnn", 7, CPU)
+        held = losses.alignment(*pair, target_cosine=target)(images.x, images.y)
+        assert found["alignment"] == pytest.approx(held["alignment"].item(), abs=1e-6)
 
 
 # --- λ as a dial ---------------------------------------------------------------------------------

@@ -716,6 +716,102 @@ def test_at_weight_zero_the_surrogate_is_not_called(small):
         losses.decorrelation_from(surrogate, model, variant="exact")
 
 
+def linear_reader(*rows):
+    """Two classes of two pixels: its gradient points along the difference of the rows, whatever the image."""
+    model = models.Classifier()
+    model.body, model.tail = nn.Flatten(), nn.Linear(2, 2, bias=False)
+    model.tail.weight.data = torch.tensor(rows, dtype=torch.float64)
+    return model
+
+
+@pytest.mark.parametrize("target", [0.0, 0.5, -1.0])
+@pytest.mark.parametrize(
+    ("rows", "cosine"),
+    [([[1, 0], [0, 1]], 1), ([[0, 1], [1, 0]], -1), ([[1, 1], [0, 0]], 0), ([[0, 0], [0, 3]], 0.5**0.5)],
+    ids=["the same", "opposite", "at a right angle", "half a right angle"],
+)
+def test_alignment_is_the_mean_squared_distance_of_the_gradients_cosine_from_its_target(rows, cosine, target):
+    one, other = linear_reader([1, 0], [0, 1]), linear_reader(*rows)
+    x, y = draw(7, 1, 1, 2), torch.arange(7) % 2
+    terms = losses.alignment(one, other, target_cosine=target, alignment_weight=0.3)(x, y)
+    ce1, ce2 = (cross_entropy_by_hand(m, x, y) for m in (one, other))
+    assert set(terms) == {"loss", "cross_entropy_1", "cross_entropy_2", "alignment"}
+    assert terms["alignment"].item() == pytest.approx((cosine - target) ** 2, abs=1e-12)
+    assert terms["loss"].item() == pytest.approx(ce1 + ce2 + 0.3 * (cosine - target) ** 2)
+    assert not x.requires_grad and x.grad is None
+
+
+def test_alignment_and_decorrelation_add_up(small):
+    model1, model2, x, y = small
+    both = losses.alignment(model1, model2, alignment_weight=0.3, correlation_weight=0.7)(x, y)
+    alone = losses.alignment(model1, model2, alignment_weight=0.3)(x, y)
+    correlation = correlation_loss(model1.features(x), model2.features(x)).item()
+    assert both["correlation"].item() == pytest.approx(correlation)
+    assert both["loss"].item() == pytest.approx(alone["loss"].item() + 0.7 * correlation)
+    with pytest.raises(ValueError, match="cosine"):
+        losses.alignment(model1, model2, target_cosine=1.5)
+
+
+def test_the_alignment_that_is_trained_is_the_one_that_is_measured(small):
+    """Of one image the measure is a cosine; its squared distance from 0.2 is what the objective adds."""
+    model1, model2, x, y = small
+    each = [
+        measures.gradient_cosine(model1, model2, *one) for one in zip(x[:, None], y[:, None], strict=True)
+    ]
+    alignment = losses.alignment(model1, model2, target_cosine=0.2)(x, y)["alignment"].item()
+    assert alignment == pytest.approx(np.mean((np.array(each) - 0.2) ** 2), abs=1e-6)
+
+
+def test_the_gradient_of_the_alignment_is_that_of_finite_differences(small):
+    model1, model2, x, y = small
+    objective = losses.alignment(model1, model2)
+    for weight in (model1.body.weight, model1.tail.weight, model2.body.weight, model2.tail.weight):
+        (gradient,) = torch.autograd.grad(objective(x, y)["alignment"], weight)
+        direction = draw(*weight.shape, seed=4)
+        values = []
+        for step in (1e-6, -1e-6):
+            weight.data += step * direction
+            values.append(objective(x, y)["alignment"].item())
+            weight.data -= step * direction
+        slope = (values[0] - values[1]) / 2e-6
+        assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-5) and abs(slope) > 1e-4
+
+
+def test_a_network_without_a_gradient_has_no_alignment_and_gets_no_nan(small):
+    model1, model2, x, y = small
+    model2.tail.weight.data.zero_()
+    terms = losses.alignment(model1, model2)(x, y)
+    assert terms["alignment"].item() == 0
+    terms["loss"].backward()
+    assert all(p.grad.isfinite().all() for model in (model1, model2) for p in model.parameters())
+
+
+def test_without_weights_there_is_no_alignment_and_no_gradient_of_images(small, monkeypatch):
+    monkeypatch.setattr(losses.measures, "loss_directions", None)
+    model1, model2, x, y = small
+    terms = losses.alignment(model1, model2, alignment_weight=0)(x, y)
+    plain = losses.classification(model1, model2)(x, y)
+    assert terms.keys() == plain.keys() and terms["loss"] == plain["loss"]
+
+
+def test_gradients_turn_to_where_they_are_held():
+    """On digits, against a pair that began alike and was left to itself."""
+    images, found = data.load("mnist", limit=1000), {}
+    for name, objective_of in (
+        ("regular", losses.classification),
+        ("right angles", partial(losses.alignment, alignment_weight=3.0)),
+        ("aligned", partial(losses.alignment, alignment_weight=3.0, target_cosine=0.8)),
+    ):
+        with models.seeded(3):
+            pair = CNN(), CNN()
+        objective = objective_of(*pair)
+        batches = data.Batches(images, 1000, seed=0)
+        training.fit(objective, objective.parameters(), batches, epochs=8, learning_rate=1e-2)
+        found[name] = measures.gradient_cosine(*pair, images.x, images.y)
+    assert abs(found["right angles"]) < found["regular"] - 0.1
+    assert found["aligned"] > found["regular"] + 0.1
+
+
 def test_equation_8_runs_on_the_paper_s_networks(mnist_train):
     for architecture in models.ARCHITECTURES.values():
         pair = architecture(), architecture()

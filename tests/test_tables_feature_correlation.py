@@ -6,8 +6,7 @@ import pytest
 from markdown_tables import PROVENANCE, cells, rows
 
 from dnabook import figures
-from dnabook.experiments.controls import COMPARED, OWN_MAP
-from dnabook.experiments.learned_features import NATURAL_MAP
+from dnabook.experiments.controls import COMPARED, NATURAL_MAP, OWN_MAP
 from dnabook.records import Record
 from dnabook.tables import feature_correlation as tables
 

@@ -36,6 +36,8 @@ from dnabook.experiments.pairs import (
 TITLE = "What features and attacks share without learning: untrained networks, pixels, random signs"
 
 UNTRAINED = 1000  # is added to the seed of untrained pairs: their weights are not those a pair began with
+NATURAL_RIDGE = 1e-3  # of a map between natural features: of those below it predicts movements best
+NATURAL_MAP = f"ridge {NATURAL_RIDGE:g}"  # the name of that map in the rows of "movement"
 OWN_MAP = "movements"  # the name in the rows of "movement" of the map that is fitted on movements themselves
 COMPARED = (  # what predicts, what is predicted
     ("trained", "trained"),

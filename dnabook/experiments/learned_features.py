@@ -17,7 +17,14 @@ from torch import nn
 
 from dnabook import data, measures
 from dnabook.experiments import Context
-from dnabook.experiments.controls import UNTRAINED, attacked_through, movement, shuffled, train_heads
+from dnabook.experiments.controls import (
+    NATURAL_RIDGE,
+    UNTRAINED,
+    attacked_through,
+    movement,
+    shuffled,
+    train_heads,
+)
 from dnabook.experiments.pairs import (
     DIRECTIONS,
     TRAINING,
@@ -34,8 +41,6 @@ from dnabook.products import Linear
 TITLE = "What rises with transfer as features learn: CNNs whose features stopped learning early"
 
 HEADS = ("own", "hidden")  # Figure 11's, as it was drawn with the features; a hidden layer of 200 units
-RIDGE = 1e-3  # of the map of natural features: of those in `controls` the one that predicts movements best
-NATURAL_MAP = f"ridge {RIDGE:g}"  # the name of that map in the rows of "movement"
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
                 where = {"epochs": epochs, "head": head, "source": source, "target": target}
                 cosine = measures.gradient_cosine(*across, few.x, few.y)
                 sources.append({**where, "accuracy": read[source - 1], "gradient_cosine": cosine})
-                moved = movement(across, mixed, config.epsilons, (RIDGE,), seed)["movement"]
+                moved = movement(across, mixed, config.epsilons, (NATURAL_RIDGE,), seed)["movement"]
                 movements += [{**where, **row} for row in moved]
                 for epsilon in config.epsilons:
                     (row,) = attacked_through(across[0], across[1:], few, epsilon, config.steps, seed)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dnabook import summaries
-from dnabook.figures import ARCHITECTURES, Related, related
+from dnabook.experiments.controls import NATURAL_MAP
+from dnabook.figures import ARCHITECTURES, HELD, Related, related
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
-from dnabook.summaries import BySeed, percent, plain, table
+from dnabook.summaries import BySeed, percent, plain, points, table
 
 Measured = tuple[BySeed, BySeed]  # held-out R² and transfer rate of an arm, by seed
 
@@ -193,6 +194,81 @@ def _codes(record: Record, arm: str, direction: int) -> BySeed:
     trials = [t for t in record.trials if t["setting"]["arm"] == arm]
     found = {t["seed"]: t["values"]["quality"].get("heldout") for t in trials}
     return {seed: r2[direction] for seed, r2 in found.items() if r2}
+
+
+# --- R² or the gradients? -----------------------------------------------------------------------
+
+
+def features_or_gradients(record: Record) -> str:
+    """Of `features_or_gradients`: R², movement, cosine and transfer within the pairs of each arm.
+
+    "R² or the gradients?": its table. In brackets the change against the regular pairs of the seeds.
+    """
+    kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
+    strong = epsilons[-1]
+    usual = _within(kept, "regular", strong)
+    for arm in record.config["arms"]:
+        found, cells = _within(kept, arm, strong), []
+        for by, regular, show in zip(found, usual, (plain, plain, plain, plain, points), strict=True):
+            change = "" if arm == "regular" else f" ({show(summaries.difference(by, regular))})"
+            cells.append(f"{show(summaries.over(by))}{change}")
+        rates = (
+            percent(summaries.transfer(kept, source_arm=arm, target_arm=arm, epsilon=e)) for e in epsilons
+        )
+        rows.append([HELD[arm][0], *cells[:4], *rates, cells[4]])
+    header = [
+        "trained", "R², held out", f"movement explained, ε = {strong:.2f}", "by the natural map",
+        "cosine of gradients", *(f"transfer, ε = {e:.2f}" for e in epsilons),
+        f"points beyond signs, ε = {strong:.2f}",
+    ]  # fmt: skip
+    lost, of = summaries.collapsed(record)
+    return (
+        f"{table(header, rows)}\n\nWithin pairs, both directions averaged; in brackets the change against "
+        f"the regular pairs of the seeds. In {lost} of {of} seeds a model collapsed. {record.caption()}."
+    )
+
+
+def _within(record: Record, arm: str, epsilon: float) -> list[BySeed]:
+    """Of an arm's pairs: R², movement explained by two maps, cosine, transfer beyond signs."""
+    where = {"source_arm": arm, "target_arm": arm}
+    heldout, moved, cosine = summaries.relations_by_seed(record, epsilon, **where)
+    natural = summaries.relations_by_seed(record, epsilon, map_of=NATURAL_MAP, **where).movement
+    return [heldout, moved, natural, cosine, summaries.beyond_signs_by_seed(record, epsilon, **where)]
+
+
+def features_or_gradients_among_strangers(record: Record) -> str:
+    """Of `features_or_gradients`: how much of the change is the pair's own, and what goes with transfer.
+
+    "R² or the gradients?": its second table, as chapter 4 has it of other arms, and the sentence on ranks
+    over all cells, within arms and with strangers on either side.
+    """
+    kept, arms, strong = summaries.healthy(record), list(record.config["arms"]), record.config["epsilons"][-1]
+    rows = []
+    for arm in (arm for arm in arms if arm != "regular"):
+        shares = summaries.shares_of_the_change(kept, arm, strong)
+        rows.append([HELD[arm][0], *(points(summaries.over(by)) for by in shares)])
+    header = [
+        "trained", "within the pair", "it is attacked, strangers read", "strangers are attacked, it reads",
+        "what is left for the pair",
+    ]  # fmt: skip
+    cells = [(arm, arm) for arm in [*arms, "stranger"]]
+    cells += [cell for arm in arms for cell in ((arm, "stranger"), ("stranger", arm))]
+    ranked: dict[str, list[tuple[BySeed, BySeed]]] = {}
+    for source, target in cells:
+        where = {"source_arm": source, "target_arm": target}
+        beyond = summaries.beyond_signs_by_seed(kept, strong, **where)
+        for name, by in zip(
+            ("R²", "the movement explained", "the cosine"),
+            summaries.relations_by_seed(kept, strong, **where),
+            strict=True,
+        ):
+            ranked.setdefault(name, []).append((by, beyond))
+    rhos = [f"**{plain(summaries.rank_correlation_of(both))}** with {name}" for name, both in ranked.items()]
+    return (
+        f"{table(header, rows)}\n\nChange of transfer at ε = {strong:.2f}, in points, seed by seed, against "
+        f"regular networks in the same places. Over all {len(cells)} cells, within a seed, the points beyond "
+        f"signs have a rank correlation of {', of '.join(rhos)}."
+    )
 
 
 # --- A change and its reading --------------------------------------------------------------------

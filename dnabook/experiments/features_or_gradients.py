@@ -1,0 +1,157 @@
+"""R² of the features or the cosine of the gradients: which must fall for transfer to fall? (conclusion)
+
+Where the correlation loss lowers transfer, both fall, so neither is shown to matter. Here pairs of CNNs begin
+alike and see the same batches, and one of the two is moved while the other is left, or held where regular
+pairs have it. If linear predictability is what transfer needs, transfer stays where R² stays, and falls where
+R² falls though the gradients are held. If aligned gradients are, it is the other way round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from dnabook import data, losses, measures
+from dnabook.experiments import Context
+from dnabook.experiments.controls import NATURAL_RIDGE, attacked_through, movement, shuffled
+from dnabook.experiments.pairs import DIRECTIONS, TRAINING, Pair, Training, new_pair, train, train_in_stages
+
+TITLE = "R² of the features or the cosine of the gradients: which must fall for transfer to fall?"
+
+UNSEEN = 1000  # is added to the seed of the strangers
+STRANGER = "stranger"  # the name in all rows of a regular pair that no loss ever saw
+ARMS = {  # λ of the correlation loss; λ_G of the gradients' alignment; the cosine at which that holds them
+    "regular": (0.0, 0.0, 0.0),
+    "features": (0.05, 0.0, 0.0),
+    "gradients": (0.0, 1.0, 0.0),
+    "gradients_held": (0.05, 3.0, 0.33),  # about the cosine of regular pairs at paper scale
+}
+
+Terms = tuple[float, float, float]
+Network = tuple[str, int]  # arm and number
+
+
+@dataclass(frozen=True)
+class Config:
+    training: Training = field(default_factory=partial(Training, variant="corrected"))
+    arms: dict[str, Terms] = field(default_factory=ARMS.copy)
+    epsilons: tuple[float, ...] = (0.05, 0.10)
+    steps: int = 40
+    feature_images: int = 10_000
+    test_images: int = 1000
+
+
+def _corrected(scale: str) -> Training:
+    return dataclasses.replace(TRAINING[scale], variant="corrected")
+
+
+SCALES = {
+    "smoke": Config(_corrected("smoke"), {arm: ARMS[arm] for arm in ("regular", "gradients")},
+                    epsilons=(0.10,), steps=5, feature_images=1000, test_images=250),
+    "laptop": Config(_corrected("laptop"), steps=20, feature_images=5000, test_images=250),
+    "paper": Config(),
+}  # fmt: skip
+
+
+def settings(config: Config) -> list[dict[str, Any]]:
+    """One trial a seed: all pairs are compared with the same strangers."""
+    return [{"architecture": "cnn"}]
+
+
+def run(config: Config, setting: dict[str, Any], seed: int, context: Context) -> dict[str, Any]:
+    """Train a pair of each arm and a regular one of another seed, and attack within pairs and across.
+
+    Values: "accuracy" of all networks on all test images, arm by arm, the strangers' last. Then rows from
+    network 1 to 2 and from 2 to 1, within each arm, from it to the strangers and from them to it:
+    "relation", held-out R² from the attacked network's features to the reader's, on test images in random
+    order, and the mean cosine of their input gradients; "movement", rows of `controls.movement` with one
+    ridge; "transfer", rows of `controls.attacked_through`.
+    """
+    networks: dict[Network, nn.Module] = {}
+    for arm, terms in config.arms.items():
+        pair = trained(config.training, terms, seed, context)
+        networks |= {(arm, number): model for number, model in enumerate(pair, 1)}
+    strangers, _ = train(config.training, "cnn", "regular", seed + UNSEEN, context)
+    networks |= {(STRANGER, number): model for number, model in enumerate(strangers, 1)}
+    test = data.load("mnist", "test", device=context.device)
+    mixed, few = shuffled(test, config.feature_images, seed), test[: config.test_images]
+    return {
+        "data": test.digest,
+        "accuracy": [measures.accuracy(model, test.x, test.y) for model in networks.values()],
+        "relation": list(_relations(networks, mixed, few)),
+        "movement": list(_movements(networks, mixed, config, seed, context)),
+        "transfer": list(_transfers(networks, few, config, seed, context)),
+    }
+
+
+def trained(how: Training, terms: Terms, seed: int, context: Context) -> Pair:
+    """The seed's pair of CNNs, trained from the first step with an arm's terms, as `ARMS` has them.
+
+    "features" is Eq. 8 with the corrected loss; where gradients are aligned it is `losses.alignment`.
+    """
+    weight, alignment_weight, target_cosine = terms
+    how = dataclasses.replace(how, correlation_weight=weight)
+    if not alignment_weight:
+        return train(how, "cnn", "decorrelated" if weight else "regular", seed, context)[0]
+    pair = new_pair("cnn", seed, context)
+    aligned = {"alignment_weight": alignment_weight, "target_cosine": target_cosine}
+
+    def objective(weight: float) -> losses.Objective:
+        return losses.alignment(*pair, correlation_weight=weight, **aligned)
+
+    train_in_stages(how, "decorrelated", objective, seed, context, architecture="cnn", **aligned)
+    return pair
+
+
+def _relations(
+    networks: dict[Network, nn.Module], mixed: data.Images, few: data.Images
+) -> Iterator[dict[str, Any]]:
+    z = {name: measures.features(model, mixed.x) for name, model in networks.items()}
+    for source, target in _cells(networks):
+        across = networks[source], networks[target]
+        yield {
+            **_named(source, target),
+            "heldout": measures.r_squared(z[source], z[target], heldout=True),
+            "gradient_cosine": measures.gradient_cosine(*across, few.x, few.y),
+        }
+
+
+def _movements(
+    networks: dict[Network, nn.Module], mixed: data.Images, config: Config, seed: int, context: Context
+) -> Iterator[dict[str, Any]]:
+    for source, target in context.progress(_cells(networks), "movements"):
+        across = networks[source], networks[target]
+        for row in movement(across, mixed, config.epsilons, (NATURAL_RIDGE,), seed)["movement"]:
+            yield {**_named(source, target), **row}
+
+
+def _transfers(
+    networks: dict[Network, nn.Module], images: data.Images, config: Config, seed: int, context: Context
+) -> Iterator[dict[str, Any]]:
+    combinations = list(itertools.product(config.epsilons, networks))
+    for epsilon, source in context.progress(combinations, "attacks"):
+        read_by = [target for attacked, target in _cells(networks) if attacked == source]
+        readers = [networks[target] for target in read_by]
+        rows = attacked_through(networks[source], readers, images, epsilon, config.steps, seed)
+        for target, row in zip(read_by, rows, strict=True):
+            yield {**_named(source, target), **row}
+
+
+def _cells(networks: dict[Network, nn.Module]) -> list[tuple[Network, Network]]:
+    """Who is attacked and who reads: the other of the same pair, or a stranger on either side."""
+    arms = list(dict.fromkeys(arm for arm, _ in networks))
+    return [
+        ((attacked, source), (reads, target))
+        for attacked, reads, (source, target) in itertools.product(arms, arms, DIRECTIONS)
+        if attacked == reads or STRANGER in (attacked, reads)
+    ]
+
+
+def _named(source: Network, target: Network) -> dict[str, Any]:
+    return {"source_arm": source[0], "source": source[1], "target_arm": target[0], "target": target[1]}
