@@ -1,9 +1,10 @@
 """Memory that is freed and asked for again at every step, on processors.
 
 glibc keeps smaller blocks for the next step by itself. Blocks above 32 MB, such as the activations of a large
-batch, it returns to the system, which clears them before it gives them out anew: a step of two CNNs on 2,000
-digits then spends much of its time on page faults. Called by the correlation loss, `attacks.pgd` and
-`training.fit` when they work on a processor.
+batch, it returns to the system, which clears them before it gives them out anew: on 2,000 digits a step of
+two CNNs then takes about a tenth longer with the correlation loss (`ways` of the benchmark) and was seen to
+take almost twice as long without. Called by the correlation loss, `attacks.pgd` and `training.fit` when they
+work on a processor.
 """
 
 from __future__ import annotations

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from markdown_tables import PROVENANCE, body
+import itertools
 
+import pytest
+from markdown_tables import PROVENANCE, body, rows
+
+from dnabook import figures
+from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
 from dnabook.records import Record
 from dnabook.tables import conclusion as tables
 
@@ -302,3 +306,81 @@ def test_the_caption_names_both_records():
     text = codes(both_seeds(dna_regular=((1.0, 0.9), 50), dna=((0.1, 0.8), 60)))
     assert "R². Chapter 6: smoke scale · " in text
     assert text.endswith(". Chapter 8: shared_layers · smoke scale · no trials yet.")
+
+
+# --- R² or the gradients? ------------------------------------------------------------------------
+
+
+def moved(seeds=(0, 1, 2), accuracy=0.9, epsilons=(0.05, 0.2)):
+    """Gradients at right angles take 30 of 60 points within a pair and leave R²; features take 10, and R²."""
+    arms = {"regular": (0.9, 0.4, 60), "features": (0.7, 0.3, 50), "gradients": (0.9, 0.1, 30)}
+    outside = {"features": 4, "gradients": 2}  # what each arm loses with a stranger on one side
+
+    def values(seed):
+        relation, movement, transfer = [], [], []
+        cells = [(arm, arm) for arm in arms] + [("stranger", "stranger")]
+        cells += [cell for arm in arms for cell in ((arm, "stranger"), ("stranger", arm))]
+        for (source_arm, target_arm), s in itertools.product(cells, (1, 2)):
+            of = {"source_arm": source_arm, "source": s, "target_arm": target_arm, "target": 3 - s}
+            r2, cosine, rate = arms.get(
+                source_arm if source_arm == target_arm else "regular", arms["regular"]
+            )
+            if source_arm != target_arm:
+                (arm,) = {source_arm, target_arm} - {"stranger"}
+                rate -= outside.get(arm, 0)
+                cosine -= outside.get(arm, 0) / 100
+            relation.append({**of, "heldout": r2 + 0.02 * s - 0.03, "gradient_cosine": cosine})
+            for e in epsilons:
+                movement.append({**of, "map": OWN_MAP, "epsilon": e, "explains": r2 - e})
+                movement.append({**of, "map": NATURAL_MAP, "epsilon": e, "explains": cosine - e})
+                fooled = {"source_fooled_clean": 100, "signs_clean": 5}
+                transferred = rate + round(100 * e) - 20 + seed - 1 + 2 * s - 3
+                transfer.append({**of, "epsilon": e, **fooled, "both_fooled_clean": transferred})
+        tables = {"relation": relation, "movement": movement, "transfer": transfer}
+        return {"accuracy": [accuracy] * (2 * len(arms) + 2), **tables}
+
+    trials = [trial({"architecture": "cnn"}, seed, **values(seed)) for seed in seeds]
+    config = {"arms": {arm: [0.0, 0.0, 0.0] for arm in arms}, "epsilons": list(epsilons)}
+    return Record("features_or_gradients", "smoke", {**config, "steps": 40, "test_images": 250}, trials)
+
+
+def test_each_arm_has_a_row_with_its_relation_and_its_transfer_and_what_changed():
+    """Three seeds one point apart: t(2) = 4.30 times 1 / √3; the change is the same in each."""
+    text = tables.features_or_gradients(moved())
+    found = rows(text)
+    assert found["trained"] == [
+        "R², held out", "movement explained, ε = 0.20", "by the natural map", "cosine of gradients",
+        "transfer, ε = 0.05", "transfer, ε = 0.20", "points beyond signs, ε = 0.20",
+    ]  # fmt: skip
+    assert found["regular"] == [
+        "0.90 ± 0.00", "0.70 ± 0.00", "0.20 ± 0.00", "0.40 ± 0.00", "45 ± 2 %", "60 ± 2 %", "55 ± 2"
+    ]  # fmt: skip
+    assert found["gradients at right angles"] == [
+        "0.90 ± 0.00 (0.00 ± 0.00)", "0.70 ± 0.00 (0.00 ± 0.00)", "−0.10 ± 0.00 (−0.30 ± 0.00)",
+        "0.10 ± 0.00 (−0.30 ± 0.00)", "15 ± 2 %", "30 ± 2 %", "25 ± 2 (−30 ± 0)",
+    ]  # fmt: skip
+    assert found["features decorrelated"][0] == "0.70 ± 0.00 (−0.20 ± 0.00)"
+    assert len(found) == 4 and "In 0 of 3 seeds a model collapsed. PGD-40 on 250 images" in text
+    lost = tables.features_or_gradients(moved(accuracy=0.2))
+    assert "In 3 of 3 seeds" in lost and "no value" in rows(lost)["regular"][0]
+
+
+def test_what_each_arm_loses_with_strangers_is_taken_from_what_it_loses_within():
+    text = tables.features_or_gradients_among_strangers(moved())
+    found = rows(text)
+    assert found["gradients at right angles"] == ["−30 ± 0", "−2 ± 0", "−2 ± 0", "−26 ± 0"]
+    assert found["features decorrelated"] == ["−10 ± 0", "−4 ± 0", "−4 ± 0", "−2 ± 0"]
+    assert len(found) == 3 and "Over all 10 cells" in text
+    assert text.endswith("of **1.00 ± 0.00** with the cosine.")
+
+
+def test_the_figure_has_one_mean_for_each_arm_in_each_panel():
+    record = moved()
+    left, middle, right = figures.features_or_gradients(record).axes
+    for axis, wanted in ((left, [0.9, 0.7, 0.9]), (middle, [0.7, 0.5, 0.7]), (right, [0.4, 0.3, 0.1])):
+        across = [round(float(container[0].get_xdata()[0]), 6) for container in axis.containers]
+        up = [round(float(container[0].get_ydata()[0]), 6) for container in axis.containers]
+        assert across == wanted and up == [0.55, 0.45, 0.25]
+        faint = [line for line in axis.lines if line.get_alpha()]
+        assert len(faint) == 3 * len(record.seeds)
+    assert "ε = 0.20" in left.get_ylabel()
