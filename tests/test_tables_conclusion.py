@@ -360,7 +360,7 @@ def test_each_arm_has_a_row_with_its_relation_and_its_transfer_and_what_changed(
         "0.10 ± 0.00 (−0.30 ± 0.00)", "15 ± 2 %", "30 ± 2 %", "25 ± 2 (−30 ± 0)",
     ]  # fmt: skip
     assert found["features decorrelated"][0] == "0.70 ± 0.00 (−0.20 ± 0.00)"
-    assert len(found) == 4 and "In 0 of 3 seeds a model collapsed. PGD-40 on 250 images" in text
+    assert len(found) == 1 + 3 and "In 0 of 3 seeds a model collapsed. smoke scale · 3 seeds" in text
     lost = tables.features_or_gradients(moved(accuracy=0.2))
     assert "In 3 of 3 seeds" in lost and "no value" in rows(lost)["regular"][0]
 
