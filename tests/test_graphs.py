@@ -52,6 +52,8 @@ OBJECTIVES = {
     "plain": (CNN, 2, losses.classification),
     "released": (CNN, 2, partial(losses.decorrelation, variant="released")),
     "corrected": (CNN, 2, losses.decorrelation),
+    "surrogate": (CNN, 2, losses.decorrelation_from),
+    "gradients": (CNN, 2, partial(losses.alignment, correlation_weight=0.05)),
     "distance": (CNN, 2, partial(losses.parametric_distance, target_distance=100)),
     "dna": (mnist_autoencoder, 1, losses.reconstruction),
     "dverge": (CNN, 2, lambda a, b: dverge.diversification((a,), (b,))),
