@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,9 @@ from dnabook.summaries import BySeed
 BOOK = Path(__file__).parents[1] / "book"
 NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 @cache
@@ -38,6 +42,14 @@ def says(page: str, *sentences: str) -> None:
     """Each of these, numbers and all, stands in the page's prose."""
     for sentence in sentences:
         assert sentence in words(page), f"by the records {page} should say: {sentence!r}"
+
+
+def describes(page: str, *sentences: str) -> None:
+    """Each of these stands on the page, in the words for a figure or in a comment of its code."""
+    text = re.sub(r"^ *# ?", "", (BOOK / f"{page}.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"\s+", " ", text)
+    for sentence in sentences:
+        assert sentence in text, f"by the records {page} should say: {sentence!r}"
 
 
 def paper(name: str, *, collapsed: bool = False) -> Record:
@@ -60,14 +72,31 @@ def committed(name: str, scale: str) -> Record:
 
 
 def number(n: int) -> str:
-    """Small counts as words, as the pages have them: 4 is "four"."""
-    return NUMBERS[n]
+    """A count in words, as the pages have them: 4 is "four", 32 "thirty-two". From 0 to 99."""
+    if n < len(NUMBERS):
+        return NUMBERS[n]
+    tens, ones = divmod(n, 10)
+    return TENS[tens - 2] + (f"-{NUMBERS[ones]}" if ones else "")
 
 
 def hundredths(value: float) -> str:
     """0.04 is "four hundredths", without its sign."""
-    n = round(100 * abs(value))
-    return f"{number(n)} hundredth{'s' * (n != 1)}"
+    return _of(value, 100, "hundredth")
+
+
+def tenths(value: float) -> str:
+    """0.69 is "seven tenths", without its sign."""
+    return _of(value, 10, "tenth")
+
+
+def _of(value: float, parts: int, name: str) -> str:
+    n = round(parts * abs(value))
+    return f"{number(n)} {name}{'s' * (n != 1)}"
+
+
+def in_words(value: MeanInterval | float) -> str:
+    """A share or a change of it in whole hundredths as words, without sign: −0.143 is "fourteen"."""
+    return number(int(whole(value)))
 
 
 def whole(value: MeanInterval | float) -> str:
@@ -98,6 +127,14 @@ def excludes_zero(change: MeanInterval) -> bool:
 def about(value: float, wanted: float, within: float = 0.2) -> bool:
     """Whether a value may be called about as large as another: off by at most that share of it."""
     return math.isclose(value, wanted, rel_tol=0, abs_tol=within * abs(wanted))
+
+
+def change_by_seed(
+    query: Callable[..., BySeed], record: Record, new: dict[str, Any], old: dict[str, Any], **where: Any
+) -> BySeed:
+    """What a query finds in one setting less what it finds in another, by seed."""
+    a, b = (query(record, **setting, **where) for setting in (new, old))
+    return {seed: a[seed] - b[seed] for seed in a if seed in b}
 
 
 def differ(a: BySeed, b: BySeed) -> MeanInterval:
