@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dnabook import records, summaries
+from dnabook import records, scoreboard, summaries
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import BySeed
@@ -66,6 +66,18 @@ def committed(name: str, scale: str) -> Record:
         record = records.load(name, scale)
     assert record is not None, f"{name} is not recorded at {scale} scale"
     return record
+
+
+def claim(id: str) -> scoreboard.Claim:
+    """One of the scoreboard's claims."""
+    (found,) = (each for each in scoreboard.CLAIMS if each.id == id)
+    return found
+
+
+def verdict(id: str, scale: str = "paper") -> str:
+    """What the committed records of a scale say of a claim."""
+    found = claim(id)
+    return found.judge(*(committed(name, scale) for name in found.experiments)).verdict
 
 
 # --- Numbers in words ----------------------------------------------------------------------------

@@ -7,7 +7,20 @@ import math
 from datetime import datetime, timedelta
 
 import pytest
-from prose import BOOK, about, committed, describes, differ, excludes_zero, hundredths, number, paper, says
+from prose import (
+    BOOK,
+    about,
+    claim,
+    committed,
+    describes,
+    differ,
+    excludes_zero,
+    hundredths,
+    number,
+    paper,
+    says,
+    verdict,
+)
 from scipy import stats
 
 from dnabook import costs, records, scoreboard, summaries
@@ -19,16 +32,6 @@ FULLY = "fully_connected"
 
 
 # --- Scoreboard ----------------------------------------------------------------------------------
-
-
-def claim(id):
-    (found,) = (each for each in scoreboard.CLAIMS if each.id == id)
-    return found
-
-
-def verdict(id, scale="paper"):
-    found = claim(id)
-    return found.judge(*(committed(name, scale) for name in found.experiments)).verdict
 
 
 def verdicts(scale="paper"):

@@ -6,7 +6,19 @@ from datetime import datetime
 from itertools import product
 from math import sqrt
 
-from prose import about, committed, describes, differ, excludes_zero, in_words, number, paper, says, whole
+from prose import (
+    about,
+    claim,
+    describes,
+    differ,
+    excludes_zero,
+    in_words,
+    number,
+    paper,
+    says,
+    verdict,
+    whole,
+)
 from scipy import stats
 
 from dnabook import scoreboard, summaries
@@ -41,13 +53,12 @@ def single_path(attack=None, step=0):
     return differ(read(DNA, attack, step, rule="mean_path"), read(PLAIN, attack, step))
 
 
-def verdict(claim):
-    (found,) = (each for each in scoreboard.CLAIMS if each.id == claim)
-    return found.told(found.judge(*(committed(name, "paper") for name in found.experiments)).verdict)
+def told(id):
+    return claim(id).told(verdict(id))
 
 
 def judged_alike(claim, wanted):
-    assert verdict(claim) == wanted, f"{claim} is {verdict(claim)}"
+    assert told(claim) == wanted, f"{claim} is {told(claim)}"
 
 
 # --- CIFAR-10 ------------------------------------------------------------------------------------

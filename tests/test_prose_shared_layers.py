@@ -5,7 +5,19 @@ from __future__ import annotations
 from itertools import pairwise, product
 
 import pytest
-from prose import about, committed, describes, differ, excludes_zero, in_words, number, paper, says
+from prose import (
+    about,
+    claim,
+    committed,
+    describes,
+    differ,
+    excludes_zero,
+    in_words,
+    number,
+    paper,
+    says,
+    verdict,
+)
 
 from dnabook import scoreboard, summaries
 
@@ -65,9 +77,8 @@ def squared_error(arm):
     return summaries.over(summaries.quality_by_seed(paper(RECORD), "mse", arm=arm)).mean
 
 
-def verdict(claim):
-    (found,) = (each for each in scoreboard.CLAIMS if each.id == claim)
-    return found.told(found.judge(*(committed(name, "paper") for name in found.experiments)).verdict)
+def told(id):
+    return claim(id).told(verdict(id))
 
 
 # --- Shared layers -------------------------------------------------------------------------------
@@ -216,7 +227,7 @@ def test_no_wider_or_deeper_neck_is_shown_to_help_under_pgd_as_printed():
     for arm in ("deeper_1", "deeper_2"):
         fewer = lead((arm, SHARED), "pgd", 0.05)
         assert fewer.mean < 0 and excludes_zero(fewer)
-    assert verdict("C15") == "reproduced"
+    assert told("C15") == "reproduced"
 
 
 def test_two_small_gains_of_other_necks_exclude_zero_under_the_strongest_attack():
@@ -271,7 +282,7 @@ def test_the_summary_has_the_steps_of_unsharing():
     assert all(lead(LAST, *each).mean > lead((APART, SHARED), *each).mean / 2 for each in ATTACKS)
     for step, epsilon in product((FIRST, LAST), EPSILONS):
         assert clearly_more(lead(step, "pgd", epsilon, STRONGEST))
-    assert verdict("C14b") == "holds"
+    assert told("C14b") == "holds"
 
 
 def test_the_summary_has_the_smaller_part_of_size():
