@@ -107,15 +107,18 @@ def _directions(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def loss_directions(logits: Tensor, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
     """Where each image's cross-entropy rises: its gradient, (N, D), the largest entry scaled to ±1.
 
-    logits: (N, K), computed from x (N, C, H, W), which needs a gradient;  y: (N,). A gradient of 0 stays 0.
+    logits: (N, K), computed from x (N, C, H, W), which needs a gradient;  y: (N,).
     create_graph  lets a loss of these directions be differentiated; the scaling is then held fixed.
+    A gradient of 0 stays 0, and so becomes one that its type cannot hold, or, in a graph, whose derivative it
+    cannot: in float32 a largest entry below 10⁻¹⁹.
     The cross-entropy is in float64. In float32 a probability above 1 − 10⁻⁷ is 1, and its gradient 0.
     """
     loss = cross_entropy(regression.double(logits), y.to(logits.device), reduction="sum")
     (gradient,) = torch.autograd.grad(loss, x, create_graph=create_graph)
     gradient = gradient.flatten(1)
     largest = gradient.detach().abs().amax(1, keepdim=True)
-    return gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
+    smallest = torch.finfo(gradient.dtype).tiny ** (0.5 if create_graph else 1)
+    return torch.where(largest < smallest, 0, gradient / largest.clamp_min(smallest))
 
 
 # --- Linear predictability: Eqs. 6 and 7 ---------------------------------------------------------

@@ -777,13 +777,21 @@ def test_the_gradient_of_the_alignment_is_that_of_finite_differences(small):
         assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-5) and abs(slope) > 1e-4
 
 
-def test_a_network_without_a_gradient_has_no_alignment_and_gets_no_nan(small):
-    model1, model2, x, y = small
-    model2.tail.weight.data.zero_()
-    terms = losses.alignment(model1, model2)(x, y)
-    assert terms["alignment"].item() == 0
+@pytest.mark.parametrize("sure", [0, 200], ids=["no logit depends on the image", "too sure for float32"])
+def test_an_image_without_a_gradient_has_no_alignment_and_gives_no_nan(small, sure):
+    model1, model2, x, _ = small
+    model1, model2, x = model1.float(), model2.float(), x.float()
+    y = torch.zeros(len(x), dtype=torch.long)
+    model2.tail.weight.data *= bool(sure)
+    model2.tail.bias.data[0] += sure
+    terms = losses.alignment(model1, model2, target_cosine=0.5)(x, y)
+    assert terms["alignment"].item() == 0.25
     terms["loss"].backward()
     assert all(p.grad.isfinite().all() for model in (model1, model2) for p in model.parameters())
+    before = [p.grad.clone() for p in model2.parameters()]
+    losses.alignment(model1, model2, alignment_weight=0)(x, y)["loss"].backward()
+    for p, gradient in zip(model2.parameters(), before, strict=True):  # which the alignment did not move
+        torch.testing.assert_close(p.grad, 2 * gradient)
 
 
 def test_without_weights_there_is_no_alignment_and_no_gradient_of_images(small, monkeypatch):
