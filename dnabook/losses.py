@@ -226,12 +226,14 @@ def alignment(
     target_cosine: float = 0.0,
     alignment_weight: float = 1.0,
     correlation_weight: float = 0.0,
+    images: int = 250,
 ) -> Objective:
     """Cross-entropies of a pair plus λ_G · mean (cos(∇ₓCE1, ∇ₓCE2) − c)² and λ L_R. Not a loss of the paper.
 
     As Eq. 5 holds the models' distance at D_t, it holds the cosine of their input gradients at c. The mean is
-    over the images of a batch, whose gradients `measures.loss_directions` takes. Kariyappa & Qureshi (2019)
-    train ensembles with the cosines themselves, which opposite gradients lower further.
+    over the first `images` of a batch, whose gradients `measures.loss_directions` takes: derivatives of
+    gradients cost several times a plain step. Kariyappa & Qureshi (2019) train ensembles with the cosines
+    themselves, which opposite gradients lower further.
     target_cosine: c in [−1, 1]; 0 turns the gradients to right angles.  alignment_weight: λ_G.
     correlation_weight: λ of the corrected correlation loss between both models' features.
     A weight of 0 leaves its term out, which is then neither computed nor logged.
@@ -242,16 +244,17 @@ def alignment(
     models = (model1, model2)
 
     def terms(x: Tensor, y: Tensor) -> Terms:
-        leaf = x.detach().requires_grad_(bool(alignment_weight))
-        z = [model.features(leaf) for model in models]
-        logits = [model.head(features) for model, features in zip(models, z, strict=True)]
-        each = [cross_entropy(out, y) for out in logits]
+        z = [model.features(x) for model in models]
+        each = [cross_entropy(model.head(features), y) for model, features in zip(models, z, strict=True)]
         loss, others = torch.stack(each).sum(), {}
         if correlation_weight:
             others["correlation"] = correlation_loss(*z)
             loss = loss + correlation_weight * others["correlation"]
         if alignment_weight:
-            directions = [measures.loss_directions(out, leaf, y, create_graph=True) for out in logits]
+            few, labels = x[:images].detach().requires_grad_(), y[:images]
+            directions = [
+                measures.loss_directions(model(few), few, labels, create_graph=True) for model in models
+            ]
             others["alignment"] = (torch.cosine_similarity(*directions) - target_cosine).square().mean()
             loss = loss + alignment_weight * others["alignment"]
         return _named(loss, each, **others)

@@ -741,6 +741,13 @@ def test_alignment_is_the_mean_squared_distance_of_the_gradients_cosine_from_its
     assert not x.requires_grad and x.grad is None
 
 
+def test_alignment_is_taken_of_the_first_images_of_a_batch(small):
+    model1, model2, x, y = small
+    some = losses.alignment(model1, model2, images=7)(x, y)
+    assert some["alignment"].item() == losses.alignment(model1, model2)(x[:7], y[:7])["alignment"].item()
+    assert some["cross_entropy_1"].item() == losses.alignment(model1, model2)(x, y)["cross_entropy_1"].item()
+
+
 def test_alignment_and_decorrelation_add_up(small):
     model1, model2, x, y = small
     both = losses.alignment(model1, model2, alignment_weight=0.3, correlation_weight=0.7)(x, y)
