@@ -136,6 +136,16 @@ def excludes_zero(change: MeanInterval) -> bool:
     return abs(change.mean) > change.half_width
 
 
+def clearly_lower(change: MeanInterval) -> bool:
+    """Whether something falls, by an interval that excludes zero."""
+    return change.mean < 0 and excludes_zero(change)
+
+
+def clearly_higher(change: MeanInterval) -> bool:
+    """Whether something rises, by an interval that excludes zero."""
+    return change.mean > 0 and excludes_zero(change)
+
+
 def about(value: float, wanted: float, within: float = 0.2) -> bool:
     """Whether a value may be called about as large as another: off by at most that share of it."""
     return math.isclose(value, wanted, rel_tol=0, abs_tol=within * abs(wanted))

@@ -8,6 +8,7 @@ import pytest
 from prose import (
     about,
     claim,
+    clearly_higher,
     committed,
     describes,
     differ,
@@ -59,10 +60,6 @@ def more_by_the_last_step(attack, epsilon, objective):
     )
 
 
-def clearly_more(gain):
-    return gain.mean > 0 and excludes_zero(gain)
-
-
 def most(gains):
     """The largest mean, in points, in words."""
     return in_words(max(gain.mean for gain in gains))
@@ -96,7 +93,7 @@ def test_the_first_paragraph_has_the_gain_of_unsharing_and_the_smaller_part_of_s
     assert all(gain.mean > 0.1 and excludes_zero(gain) for gain in leads(APART, SHARED).values())
     for objective in (PRINTED, STRONGEST):
         for one, other in ((APART, WIDE), (APART, HALF)):
-            assert all(map(clearly_more, leads(one, other, objective=objective).values()))
+            assert all(map(clearly_higher, leads(one, other, objective=objective).values()))
         assert all(gain.mean > 0 for gain in leads(*FIRST, objective=objective).values())
     strongest = leads(APART, SHARED, objective=STRONGEST)
     assert all(strongest[each].mean < gain.mean for each, gain in leads(APART, SHARED).items())
@@ -141,8 +138,8 @@ def test_the_rise_is_more_of_a_step():
     )
     first, last = (max(gain.mean for gain in leads(*step).values()) for step in (FIRST, LAST))
     assert first < 0.065 and last > 4 * first
-    assert all(map(clearly_more, leads(*LAST).values()))
-    assert all(clearly_more(more_by_the_last_step(*each, PRINTED)) for each in ATTACKS)
+    assert all(map(clearly_higher, leads(*LAST).values()))
+    assert all(clearly_higher(more_by_the_last_step(*each, PRINTED)) for each in ATTACKS)
     one, other = (count_of(b) - count_of(a) for a, b in pairwise((SHARED, HALF, APART)))
     assert other > 4 * one
 
@@ -175,7 +172,7 @@ def test_a_wide_dna_lies_far_below_and_level_with_the_narrow_one():
         below = lead((APART, WIDE), "pgd", 0.10, objective)
         assert excludes_zero(below) and below.mean > far
         assert not excludes_zero(lead((WIDE, SHARED), "pgd", 0.10, objective))
-    told = {each for each, gain in gains.items() if clearly_more(gain)}
+    told = {each for each, gain in gains.items() if clearly_higher(gain)}
     assert told == {("fgsm", 0.05), ("fgsm", 0.10), ("pgd", 0.05)}
     assert about(part_of_size("pgd", 0.05), 1 / 4) and about(part_of_size("fgsm", 0.05), 2 / 5)
 
@@ -223,7 +220,7 @@ def test_no_wider_or_deeper_neck_is_shown_to_help_under_pgd_as_printed():
         "at the smallest (C15)",
     )
     for arm, epsilon in product(scoreboard.WIDER_OR_DEEPER, EPSILONS):
-        assert not clearly_more(lead((arm, SHARED), "pgd", epsilon))
+        assert not clearly_higher(lead((arm, SHARED), "pgd", epsilon))
     for arm in ("deeper_1", "deeper_2"):
         fewer = lead((arm, SHARED), "pgd", 0.05)
         assert fewer.mean < 0 and excludes_zero(fewer)
@@ -235,7 +232,7 @@ def test_two_small_gains_of_other_necks_exclude_zero_under_the_strongest_attack(
         (arm, *each): gain
         for arm in scoreboard.WIDER_OR_DEEPER
         for each, gain in leads(arm, SHARED, objective=STRONGEST).items()
-        if clearly_more(gain)
+        if clearly_higher(gain)
     }
     less, more = sorted(gains.values(), key=lambda gain: gain.mean)
     says(
@@ -257,7 +254,7 @@ def test_a_narrower_neck_saves_more_and_costs_clean_digits():
         "its squared error is half as large again",
     )
     assert fewer.mean < 0
-    assert all(map(clearly_more, leads(*narrow).values()))
+    assert all(map(clearly_higher, leads(*narrow).values()))
     assert max(gain.mean for gain in leads(*narrow).values()) > 0.2
     for (_, epsilon), gain in leads(*narrow, objective=STRONGEST).items():
         assert (0 < gain.mean < 0.07) or epsilon == 0.05
@@ -278,10 +275,10 @@ def test_the_summary_has_the_steps_of_unsharing():
         "holds",
     )
     for objective in (PRINTED, STRONGEST):
-        assert all(map(clearly_more, leads(APART, SHARED, objective=objective).values()))
+        assert all(map(clearly_higher, leads(APART, SHARED, objective=objective).values()))
     assert all(lead(LAST, *each).mean > lead((APART, SHARED), *each).mean / 2 for each in ATTACKS)
     for step, epsilon in product((FIRST, LAST), EPSILONS):
-        assert clearly_more(lead(step, "pgd", epsilon, STRONGEST))
+        assert clearly_higher(lead(step, "pgd", epsilon, STRONGEST))
     assert told("C14b") == "holds"
 
 
@@ -332,4 +329,4 @@ def test_figure_10_is_described_as_it_looks():
         assert max(EPSILONS, key=lambda epsilon: lead(LAST, attack, epsilon).mean) == 0.10
         assert all(lead(FIRST, attack, epsilon).mean < 0.065 for epsilon in EPSILONS)
     for above, below in product((APART, f"{APART}_regular"), (SHARED, WIDE)):
-        assert all(map(clearly_more, leads(above, below, objective=STRONGEST).values()))
+        assert all(map(clearly_higher, leads(above, below, objective=STRONGEST).values()))
