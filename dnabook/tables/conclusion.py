@@ -202,44 +202,67 @@ def _codes(record: Record, arm: str, direction: int) -> BySeed:
 def features_or_gradients(record: Record) -> str:
     """Of `features_or_gradients`: R², movement, cosine and transfer within the pairs of each arm.
 
-    "R² or the gradients?": its table. In brackets the change against the regular pairs of the seeds.
+    "R² or the gradients?": its first table.
     """
     kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
-    strong = epsilons[-1]
-    usual = _within(kept, "regular", strong)
     for arm in record.config["arms"]:
-        found, cells = _within(kept, arm, strong), []
-        for by, regular, show in zip(found, usual, (plain, plain, plain, plain, points), strict=True):
-            change = "" if arm == "regular" else f" ({show(summaries.difference(by, regular))})"
-            cells.append(f"{show(summaries.over(by))}{change}")
-        rates = (
-            percent(summaries.transfer(kept, source_arm=arm, target_arm=arm, epsilon=e)) for e in epsilons
-        )
-        rows.append([HELD[arm][0], *cells[:4], *rates, cells[4]])
+        relation, rates, beyond = _within(kept, arm)
+        shown = *map(plain, map(summaries.over, relation)), *map(percent, map(summaries.over, rates))
+        rows.append([HELD[arm][0], *shown, points(summaries.over(beyond))])
     header = [
-        "trained", "R², held out", f"movement explained, ε = {strong:.2f}", "by the natural map",
+        "trained", "R², held out", f"movement explained, ε = {epsilons[-1]:.2f}", "by the natural map",
         "cosine of gradients", *(f"transfer, ε = {e:.2f}" for e in epsilons),
-        f"points beyond signs, ε = {strong:.2f}",
+        f"points beyond signs, ε = {epsilons[-1]:.2f}",
     ]  # fmt: skip
     lost, of = summaries.collapsed(record)
     return (
-        f"{table(header, rows)}\n\nWithin pairs, both directions averaged; in brackets the change against "
-        f"the regular pairs of the seeds. In {lost} of {of} seeds a model collapsed. {record.caption()}."
+        f"{table(header, rows)}\n\nWithin pairs, both directions averaged. In {lost} of {of} seeds a model "
+        f"collapsed. {record.caption()}."
     )
 
 
-def _within(record: Record, arm: str, epsilon: float) -> list[BySeed]:
-    """Of an arm's pairs: R², movement explained by two maps, cosine, transfer beyond signs."""
-    where = {"source_arm": arm, "target_arm": arm}
-    heldout, moved, cosine = summaries.relations_by_seed(record, epsilon, **where)
-    natural = summaries.relations_by_seed(record, epsilon, map_of=NATURAL_MAP, **where).movement
-    return [heldout, moved, natural, cosine, summaries.beyond_signs_by_seed(record, epsilon, **where)]
+CONTRASTS = (  # what is compared with what, seed by seed
+    ("gradients", "regular"),
+    ("gradients_held", "features"),
+    ("features", "regular"),
+    ("gradients_held", "regular"),
+)
+
+
+def features_or_gradients_compared(record: Record) -> str:
+    """Of `features_or_gradients`: what changes with what, each arm against one that differs in one thing.
+
+    "R² or the gradients?": its second table. A comparison of an arm that is not recorded is left out.
+    """
+    kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
+    for new, old in CONTRASTS:
+        if not {new, old} <= set(record.config["arms"]):
+            continue
+        (relation, rates, beyond), (before, usual, signs) = (_within(kept, arm) for arm in (new, old))
+        moved = (summaries.difference(*both) for both in zip(relation, before, strict=True))
+        shifted = map(summaries.difference, [*rates, beyond], [*usual, signs])
+        rows.append([f"{HELD[new][0]}, against {HELD[old][0]}", *map(plain, moved), *map(points, shifted)])
+    header = [
+        "change", "R²", "movement explained", "by the natural map", "cosine",
+        *(f"transfer, ε = {e:.2f}" for e in epsilons), f"beyond signs, ε = {epsilons[-1]:.2f}",
+    ]  # fmt: skip
+    return f"{table(header, rows)}\n\nSeed by seed; transfer in points."
+
+
+def _within(record: Record, arm: str) -> tuple[list[BySeed], list[BySeed], BySeed]:
+    """Of an arm's pairs: R², movement explained by two maps and cosine; rates at each ε; beyond signs."""
+    where, epsilons = {"source_arm": arm, "target_arm": arm}, record.config["epsilons"]
+    heldout, moved, cosine = summaries.relations_by_seed(record, epsilons[-1], **where)
+    natural = summaries.relations_by_seed(record, epsilons[-1], map_of=NATURAL_MAP, **where).movement
+    rates = [summaries.transfer_by_seed(record, epsilon=epsilon, **where) for epsilon in epsilons]
+    beyond = summaries.beyond_signs_by_seed(record, epsilons[-1], **where)
+    return [heldout, moved, natural, cosine], rates, beyond
 
 
 def features_or_gradients_among_strangers(record: Record) -> str:
     """Of `features_or_gradients`: how much of the change is the pair's own, and what goes with transfer.
 
-    "R² or the gradients?": its second table, as chapter 4 has it of other arms, and the sentence on ranks
+    "R² or the gradients?": its third table, as chapter 4 has it of other arms, and the sentence on ranks
     over all cells, within arms and with strangers on either side.
     """
     kept, arms, strong = summaries.healthy(record), list(record.config["arms"]), record.config["epsilons"][-1]
