@@ -237,10 +237,12 @@ def alignment(
     target_cosine: c in [−1, 1]; 0 turns the gradients to right angles.  alignment_weight: λ_G.
     correlation_weight: λ of the corrected correlation loss between both models' features.
     A weight of 0 leaves its term out, which is then neither computed nor logged.
-    Raises ValueError on a cosine outside [−1, 1].
+    Raises ValueError on a cosine outside [−1, 1], and on fewer than one image.
     """
     if not -1 <= target_cosine <= 1:
         raise ValueError(f"a cosine lies in [-1, 1], got {target_cosine}")
+    if images < 1:
+        raise ValueError(f"images must be at least 1, got {images}")
     models = (model1, model2)
 
     def terms(x: Tensor, y: Tensor) -> Terms:

@@ -757,6 +757,8 @@ def test_alignment_and_decorrelation_add_up(small):
     assert both["loss"].item() == pytest.approx(alone["loss"].item() + 0.7 * correlation)
     with pytest.raises(ValueError, match="cosine"):
         losses.alignment(model1, model2, target_cosine=1.5)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        losses.alignment(model1, model2, images=0)
 
 
 def test_the_alignment_that_is_trained_is_the_one_that_is_measured(small):
