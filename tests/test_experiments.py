@@ -961,6 +961,7 @@ def test_within_each_arm_and_with_strangers_on_either_side_both_directions_are_c
     maps = (controls.OWN_MAP, controls.NATURAL_MAP)
     assert moved == sorted((*cell, name) for cell in wanted for name in maps)
     assert len(values["accuracy"]) == 2 * len(arms) and all(0 <= share <= 1 for share in values["accuracy"])
+    assert values["accuracy"][-2:] != values["accuracy"][:2]  # strangers are not the regular pair again
 
 
 def test_rows_of_features_or_gradients_are_what_the_measures_say_of_these_networks(reading_pair, mnist_test):
