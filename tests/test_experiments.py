@@ -792,7 +792,7 @@ def test_what_is_measured_at_an_age_is_of_the_network_attacked_and_the_other_s_r
         across = sources[source - 1], [reading_pair[target - 1]]
         (wanted,) = controls.attacked_through(*across, few, 0.1, 3, seed=3)
         assert {name: row[name] for name in wanted} == wanted and row["n"] == 80
-    mixed, ridge = controls.shuffled(test, 100, 3), (learned_features.RIDGE,)
+    mixed, ridge = controls.shuffled(test, 100, 3), (controls.NATURAL_RIDGE,)
     for source, target in pairs.DIRECTIONS:
         across = sources[source - 1], reading_pair[target - 1]
         rows = [row for row in values["movement"] if (row["source"], row["target"]) == (source, target)]
