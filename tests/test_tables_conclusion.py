@@ -311,9 +311,11 @@ def test_the_caption_names_both_records():
 # --- R² or the gradients? ------------------------------------------------------------------------
 
 
-def moved(seeds=(0, 1, 2), accuracy=0.9, epsilons=(0.05, 0.2)):
+def moved(seeds=(0, 1, 2), accuracy=0.9, epsilons=(0.05, 0.2), held=False):
     """Gradients at right angles take 30 of 60 points within a pair and leave R²; features take 10, and R²."""
     arms = {"regular": (0.9, 0.4, 60), "features": (0.7, 0.3, 50), "gradients": (0.9, 0.1, 30)}
+    if held:
+        arms["gradients_held"] = (0.7, 0.4, 55)
     outside = {"features": 4, "gradients": 2}  # what each arm loses with a stranger on one side
 
     def values(seed):
@@ -369,6 +371,9 @@ def test_arms_are_compared_seed_by_seed_with_those_that_differ_in_one_thing():
     ]  # fmt: skip
     assert found["features decorrelated, against regular"][:2] == ["−0.20 ± 0.00", "−0.20 ± 0.00"]
     assert len(found) == 1 + 2  # the fourth arm is not recorded here
+    found = rows(tables.features_or_gradients_compared(moved(held=True)))
+    held = found["features decorrelated, gradients held, against features decorrelated"]
+    assert (held[0], held[3], held[-1]) == ("0.00 ± 0.00", "0.10 ± 0.00", "5 ± 0") and len(found) == 1 + 4
 
 
 def test_what_each_arm_loses_with_strangers_is_taken_from_what_it_loses_within():
@@ -387,6 +392,9 @@ def test_the_figure_has_one_mean_for_each_arm_in_each_panel():
         across = [round(float(container[0].get_xdata()[0]), 6) for container in axis.containers]
         up = [round(float(container[0].get_ydata()[0]), 6) for container in axis.containers]
         assert across == wanted and up == [0.55, 0.45, 0.25]
+        for container in axis.containers:  # seeds differ in transfer alone
+            ((left_end, right_end),), ((low, high),) = (bars.get_segments() for bars in container[2])
+            assert right_end[0] - left_end[0] == pytest.approx(0) and high[1] - low[1] > 0.04
         faint = [line for line in axis.lines if line.get_alpha()]
         assert len(faint) == 3 * len(record.seeds)
     assert "ε = 0.20" in left.get_ylabel()
