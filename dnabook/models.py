@@ -1,4 +1,4 @@
-"""The two classifiers of Figure 11, cut at the layer whose features the paper compares.
+"""The two classifiers of Figure 11, cut at the layer whose features the paper compares, and a transformer.
 
 Each model is `head ∘ features`: `features(x) -> z` stops where Figure 11 puts the correlation loss,
 `head(z) -> logits` finishes. Features are returned, never stored on the model. Parameters stand in the
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dnabook.products import Linear
 
@@ -73,6 +74,47 @@ def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return Linear(inputs, outputs), nn.ReLU(), nn.BatchNorm1d(outputs)
 
 
+class VisionTransformer(Classifier):
+    """A small vision transformer (Dosovitskiy et al., 2021), only mentioned in the paper; 28,138 parameters.
+
+    16 patches of 7×7 pixels become tokens of 32 numbers, to which a learned place is added; three blocks of
+    attention with four heads; the mean over the tokens is read by one linear layer. No dropout.
+    features: (N, 1, 28, 28) -> (N, 16, 32), after the second block: M = 512 when flattened.
+    head:     (N, 16, 32) -> (N, 10) logits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_Patches(7, 16, 32), _attention(32), _attention(32))
+        self.tail = nn.Sequential(_attention(32), nn.LayerNorm(32), _MeanOverTokens(), Linear(32, 10))
+
+
+class _Patches(nn.Module):
+    """Square patches of one-channel images, each mapped linearly to a token, plus a learned place of each."""
+
+    def __init__(self, size: int, number: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.embed = nn.Linear(size * size, width)
+        self.place = nn.Parameter(0.02 * torch.randn(number, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = functional.unfold(x, self.size, stride=self.size)  # (N, 49, 16)
+        return self.embed(patches.transpose(1, 2)) + self.place  # (N, 16, 32)
+
+
+class _MeanOverTokens(nn.Module):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1)
+
+
+def _attention(width: int) -> nn.Module:
+    return nn.TransformerEncoderLayer(
+        width, nhead=4, dim_feedforward=2 * width, dropout=0.0, activation="gelu", batch_first=True,
+        norm_first=True,
+    )  # fmt: skip
+
+
 def layout(device: torch.device) -> torch.memory_format:
     """How the digits' networks lie in memory: channels last on a processor, first elsewhere.
 
@@ -81,7 +123,7 @@ def layout(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
-ARCHITECTURES = {"cnn": CNN, "fully_connected": FullyConnected}
+ARCHITECTURES = {"cnn": CNN, "fully_connected": FullyConnected, "vit": VisionTransformer}
 
 
 @contextmanager

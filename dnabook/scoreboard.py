@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dnabook import records, summaries
@@ -30,6 +31,7 @@ WIDER_OR_DEEPER = ("code_128", "deeper_1", "deeper_2")  # necks than the paper's
 CHAPTERS = {
     2: "02_parametric_distance.md", 3: "03_feature_correlation.md", 4: "04_decorrelation.md",
     5: "05_dverge.md", 6: "06_dual_neck_autoencoder.md", 7: "07_cifar10.md", 8: "08_shared_layers.md",
+    9: "09_across_architectures.md",
 }  # fmt: skip
 
 
@@ -653,6 +655,41 @@ def _not_robust(pairs: Record, variants: Record) -> Judgement:
     return Judgement(text, min((value.n for value in last), default=0), worst(results))
 
 
+# --- Chapter 9: across architectures -------------------------------------------------------------
+
+CNN_AND_TRANSFORMER = ("cnn", "vit")
+
+
+def _less_between_kinds(record: Record) -> Judgement:
+    """Do attacks turn more wrong, beyond random signs, within CNNs and transformers than between them?"""
+    kept = summaries.healthy(record)
+    gaps = [
+        over(summaries.own_kind_by_seed(
+            partial(summaries.beyond_signs_by_seed, kept, epsilon), *CNN_AND_TRANSFORMER
+        ))
+        for epsilon in record.config["epsilons"]
+    ]  # fmt: skip
+    text = f"{', '.join(map(summaries.points, gaps))} points more within a kind at rising ε, beyond signs"
+    return Judgement(text, min(gap.n for gap in gaps), worst(map(verdict, gaps)))
+
+
+def _follow_less_between_kinds(record: Record) -> Judgement:
+    """Is the held-out R² higher within CNNs and transformers than between them?"""
+    readings = partial(summaries.reading_by_seed, summaries.healthy(record), "relation", "heldout")
+    gap = over(summaries.own_kind_by_seed(readings, *CNN_AND_TRANSFORMER))
+    return Judgement(f"R² {plain(gap)} higher within a kind", gap.n, verdict(gap))
+
+
+def _foretold(record: Record) -> Judgement:
+    """Does ρ of R² and of what transfers, over all kinds that are attacked and that read, exceed zero?"""
+    kept = summaries.healthy(record)
+    rhos = [
+        over(summaries.foretelling_by_seed(kept, "heldout", epsilon)) for epsilon in record.config["epsilons"]
+    ]
+    text = f"ρ = {', '.join(map(plain, rhos))} at rising ε"
+    return Judgement(text, min(rho.n for rho in rhos), worst(map(verdict, rhos)))
+
+
 # --- Chapter 5: DVERGE ---------------------------------------------------------------------------
 
 
@@ -1015,6 +1052,12 @@ CLAIMS = (
           _necks),
     Claim("C16", "PGD lowers accuracy more than FGSM (Fig. 6, autoencoder)", "curves", 6,
           ("autoencoder_mnist",), _stronger),
+    Claim("C21", "Attacks transfer less between CNNs and transformers than within each kind (discussion)",
+          "“less”", 9, ("architectures",), _less_between_kinds),
+    Claim("C21a", "… and their features follow from each other less, linearly (discussion)",
+          "“different features”", 9, ("architectures",), _follow_less_between_kinds),
+    Claim("C21b", "Over CNNs, fully connected networks and transformers, R² foretells what transfers",
+          UNTESTED, 9, ("architectures",), _foretold),
     Claim("C23", "Decorrelation is not robustness", "conceded", 4, ("transfer", "variants"), _not_robust),
     Claim("+", "Decorrelation costs reconstruction quality (unmentioned)",
           "0.0198 and 0.0184 in the training log; the released autoencoder has 0.0136 (our check)", 6,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dnabook import records
 from dnabook.experiments import NAMES
-from dnabook.experiments.controls import OWN_MAP
+from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
 
@@ -340,12 +340,65 @@ def relation_rank_correlation(
 
 def rank_correlation_of(cells: Iterable[tuple[BySeed, BySeed]]) -> MeanInterval:
     """Spearman's ρ of two readings over cells, taken within each seed that all have, then averaged."""
+    return over(rank_correlation_by_seed(cells))
+
+
+def rank_correlation_by_seed(cells: Iterable[tuple[BySeed, BySeed]]) -> BySeed:
+    """Spearman's ρ of two readings over cells, within each seed that all cells have."""
     from scipy import stats  # as in `measures.wilson_interval`
 
     cells = list(cells)
     seeds = set.intersection(*(set(each) for cell in cells for each in cell)) if cells else set()
-    columns = ([(one[seed], other[seed]) for one, other in cells] for seed in sorted(seeds))
-    return mean_interval([float(stats.spearmanr(*zip(*each, strict=True)).statistic) for each in columns])
+    columns = {seed: [(one[seed], other[seed]) for one, other in cells] for seed in sorted(seeds)}
+    return {
+        seed: float(stats.spearmanr(*zip(*each, strict=True)).statistic) for seed, each in columns.items()
+    }
+
+
+# --- Across architectures ------------------------------------------------------------------------
+
+FORETELLERS = {  # of `architectures`: a reading from the attacked network to the reader, and what it is
+    "heldout": "linear map of the features, held-out R²",
+    "nonlinear": "kernel regression of the features, held-out R²",
+    "cka": "centred kernel alignment of the features (CKA)",
+    NATURAL_MAP: "movement that this linear map explains",
+    OWN_MAP: "movement that a map of movements explains",
+    "gradient_cosine": "cosine of the input gradients",
+}
+
+
+def foretold_by_seed(record: Record, reading: str, epsilon: float, **where: Any) -> BySeed:
+    """Of `architectures`: one of `FORETELLERS`, between the kinds `source_arm` and `target_arm`, by seed."""
+    if reading in (NATURAL_MAP, OWN_MAP):
+        return reading_by_seed(record, "movement", "explains", map=reading, epsilon=epsilon, **where)
+    return reading_by_seed(record, "relation", reading, **where)
+
+
+def foretelling_by_seed(record: Record, reading: str, epsilon: float) -> BySeed:
+    """Of `architectures`: Spearman's ρ of a reading with what transfers beyond random signs, by seed.
+
+    Over the cells (kind attacked, kind that reads) of a seed, each the mean of its pairs of networks.
+    """
+    kinds = record.config["kinds"]
+    cells = [{"source_arm": source, "target_arm": target} for source in kinds for target in kinds]
+    return rank_correlation_by_seed(
+        (foretold_by_seed(record, reading, epsilon, **cell), beyond_signs_by_seed(record, epsilon, **cell))
+        for cell in cells
+    )
+
+
+def own_kind_by_seed(of: Callable[..., BySeed], one: str, other: str) -> BySeed:
+    """By how much a reading is higher within two kinds of network than between them, by seed.
+
+    of: gives the reading for a `source_arm` and a `target_arm`. The mean of both cells within a kind, less
+    the mean of both between: what a kind adds as a source, or as a reader, cancels.
+    """
+    within, between = (
+        [of(source_arm=source, target_arm=target) for source, target in cells]
+        for cells in (((one, one), (other, other)), ((one, other), (other, one)))
+    )
+    seeds = sorted(set.intersection(*map(set, [*within, *between])))
+    return {seed: mean([w[seed] for w in within]) - mean([b[seed] for b in between]) for seed in seeds}
 
 
 def _turned(cell: dict[str, str]) -> dict[str, str]:

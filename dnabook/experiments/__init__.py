@@ -17,7 +17,7 @@ from dnabook.training import Checkpoint, quiet
 NAMES = (
     "parameter_distance", "feature_correlation", "transfer", "dverge", "autoencoder_mnist",
     "autoencoder_cifar", "shared_layers", "variants", "correlation_weights", "strangers", "disagreement",
-    "controls", "learned_features", "surrogate", "features_or_gradients",
+    "controls", "learned_features", "surrogate", "features_or_gradients", "architectures",
 )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,8 +20,9 @@ from typing import Any
 from torch import nn
 
 from dnabook import data, losses, measures
-from dnabook.experiments import Context
-from dnabook.experiments.controls import NATURAL_RIDGE, attacked_through, movement, shuffled
+from dnabook.experiments import Context, between
+from dnabook.experiments.between import Cell, Network
+from dnabook.experiments.controls import shuffled
 from dnabook.experiments.pairs import DIRECTIONS, TRAINING, Pair, Training, new_pair, train_in_stages
 
 TITLE = "R² of the features or the cosine of the gradients: which must fall for transfer to fall?"
@@ -37,7 +37,6 @@ ARMS = {  # λ of the correlation loss; λ_G of the gradients' alignment; the co
 }
 
 Terms = tuple[float, float, float]
-Network = tuple[str, int]  # arm and number
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,15 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     networks |= {(STRANGER, number): model for number, model in enumerate(strangers, 1)}
     test = data.load("mnist", "test", device=context.device)
     mixed, few = shuffled(test, config.feature_images, seed), test[: config.test_images]
+    cells = _cells(networks)
     return {
         "data": test.digest,
         "accuracy": [measures.accuracy(model, test.x, test.y) for model in networks.values()],
-        "relation": list(_relations(networks, mixed, few)),
-        "movement": list(_movements(networks, mixed, config, seed, context)),
-        "transfer": list(_transfers(networks, few, config, seed, context)),
+        "relation": list(between.relations(networks, cells, mixed, few)),
+        "movement": list(between.movements(networks, cells, mixed, config.epsilons, seed, context)),
+        "transfer": list(
+            between.transfers(networks, cells, few, config.epsilons, config.steps, seed, context)
+        ),
     }
 
 
@@ -112,41 +114,7 @@ def trained(how: Training, terms: Terms, seed: int, context: Context) -> Pair:
     return pair
 
 
-def _relations(
-    networks: dict[Network, nn.Module], mixed: data.Images, few: data.Images
-) -> Iterator[dict[str, Any]]:
-    z = {name: measures.features(model, mixed.x) for name, model in networks.items()}
-    for source, target in _cells(networks):
-        across = networks[source], networks[target]
-        yield {
-            **_named(source, target),
-            "heldout": measures.r_squared(z[source], z[target], heldout=True),
-            "gradient_cosine": measures.gradient_cosine(*across, few.x, few.y),
-        }
-
-
-def _movements(
-    networks: dict[Network, nn.Module], mixed: data.Images, config: Config, seed: int, context: Context
-) -> Iterator[dict[str, Any]]:
-    for source, target in context.progress(_cells(networks), "movements"):
-        across = networks[source], networks[target]
-        for row in movement(across, mixed, config.epsilons, (NATURAL_RIDGE,), seed)["movement"]:
-            yield {**_named(source, target), **row}
-
-
-def _transfers(
-    networks: dict[Network, nn.Module], images: data.Images, config: Config, seed: int, context: Context
-) -> Iterator[dict[str, Any]]:
-    combinations = list(itertools.product(config.epsilons, networks))
-    for epsilon, source in context.progress(combinations, "attacks"):
-        read_by = [target for attacked, target in _cells(networks) if attacked == source]
-        readers = [networks[target] for target in read_by]
-        rows = attacked_through(networks[source], readers, images, epsilon, config.steps, seed)
-        for target, row in zip(read_by, rows, strict=True):
-            yield {**_named(source, target), **row}
-
-
-def _cells(networks: dict[Network, nn.Module]) -> list[tuple[Network, Network]]:
+def _cells(networks: dict[Network, nn.Module]) -> list[Cell]:
     """Who is attacked and who reads: the other of the same pair, or a stranger on either side."""
     arms = list(dict.fromkeys(arm for arm, _ in networks))
     return [
@@ -154,7 +122,3 @@ def _cells(networks: dict[Network, nn.Module]) -> list[tuple[Network, Network]]:
         for attacked, reads, (source, target) in itertools.product(arms, arms, DIRECTIONS)
         if attacked == reads or STRANGER in (attacked, reads)
     ]
-
-
-def _named(source: Network, target: Network) -> dict[str, Any]:
-    return {"source_arm": source[0], "source": source[1], "target_arm": target[0], "target": target[1]}
