@@ -14,6 +14,8 @@ from dnabook import attacks, data, experiments, losses, measures, models, record
 from dnabook.dverge import PRESETS, Memory
 from dnabook.experiments import (
     Context,
+    architectures,
+    between,
     controls,
     correlation_weights,
     dverge,
@@ -263,9 +265,10 @@ def test_a_smoke_record_is_complete_and_fits_into_json(name, smoke, transfer_rec
     for trial in record.trials:
         accuracy = trial["values"]["accuracy"]
         arms = len(record.config.get("arms", ()))
-        models = {"strangers": 2 * arms, "surrogate": 3 + arms, "features_or_gradients": 2 * arms + 2}.get(
-            name, 2
-        )
+        models = {
+            "strangers": 2 * arms, "surrogate": 3 + arms, "features_or_gradients": 2 * arms + 2,
+            "architectures": 2 * len(record.config.get("kinds", ())),
+        }.get(name, 2)  # fmt: skip
         assert len(accuracy) == models and all(0 <= a <= 1 for a in accuracy)  # `dnabook show` prints them
     assert smoke(name) == record
 
@@ -964,34 +967,34 @@ def test_within_each_arm_and_with_strangers_on_either_side_both_directions_are_c
     assert values["accuracy"][-2:] != values["accuracy"][:2]  # strangers are not the regular pair again
 
 
-def test_rows_of_features_or_gradients_are_what_the_measures_say_of_these_networks(reading_pair, mnist_test):
+def test_rows_between_networks_are_what_the_measures_say_of_them(reading_pair, mnist_test):
     drawn = pairs.new_pair("cnn", 5, CPU)
     networks = {("features", 1): reading_pair[0], ("features", 2): reading_pair[1]}
     networks |= {("stranger", 1): drawn[0], ("stranger", 2): reading_pair[0]}
-    config = features_or_gradients.Config(epsilons=(0.1,), steps=3)
     few, cell = (
         mnist_test[:100],
         {"source_arm": "features", "source": 1, "target_arm": "stranger", "target": 2},
     )
+    cells = features_or_gradients._cells(networks)
 
     def the(rows):
         (row,) = [row for row in rows if row.items() >= cell.items()]
         return row
 
-    row = the(features_or_gradients._relations(networks, mnist_test, few))  # a network and itself
+    row = the(between.relations(networks, cells, mnist_test, few))  # a network and itself
     assert row["gradient_cosine"] == pytest.approx(1) and row["heldout"] > 0.9  # 784 units
     (row,) = [
-        row for row in features_or_gradients._movements(networks, mnist_test, config, 3, CPU)
+        row for row in between.movements(networks, cells, mnist_test, (0.1,), 3, CPU)
         if row.items() >= {**cell, "map": controls.OWN_MAP}.items()
     ]  # fmt: skip
     assert row["explains"] > 0.8  # of 784 directions, from a few hundred images
-    row = the(features_or_gradients._transfers(networks, few, config, 3, CPU))
+    row = the(between.transfers(networks, cells, few, (0.1,), 3, 3, CPU))
     assert row["both_fooled"] == row["source_fooled"] > 0
     (wanted,) = controls.attacked_through(reading_pair[0], [reading_pair[1]], few, 0.1, 3, 3)
     cell |= {"target_arm": "features"}
-    assert the(features_or_gradients._transfers(networks, few, config, 3, CPU)) == {**cell, **wanted}
+    assert the(between.transfers(networks, cells, few, (0.1,), 3, 3, CPU)) == {**cell, **wanted}
     row, z = (
-        the(features_or_gradients._relations(networks, mnist_test, few)),
+        the(between.relations(networks, cells, mnist_test, few)),
         pairs.feature_pair(reading_pair, mnist_test.x),
     )
     assert row["heldout"] == measures.r_squared(*z, heldout=True)
@@ -1270,3 +1273,46 @@ def test_a_row_of_predictability_describes_the_features_that_predict():
     first, second = pairs.predictability_rows((one, many))
     assert (first["source"], first["live_units"]) == (1, 6) and first["effective_rank"] == pytest.approx(1)
     assert (second["source"], second["live_units"]) == (2, 8) and 7 < second["effective_rank"] <= 8
+
+
+# --- Across architectures ------------------------------------------------------------------------
+
+
+def test_every_network_of_every_kind_is_compared_with_every_other_both_ways(smoke):
+    (trial,) = smoke("architectures").trials
+    config, values = architectures.SCALES["smoke"], trial["values"]
+    networks = list(itertools.product(config.kinds, (1, 2)))
+    wanted = sorted((*a, *b) for a in networks for b in networks if a != b)
+    names = ("source_arm", "source", "target_arm", "target")
+    assert len(set(wanted)) == 12
+    for table in ("relation", "transfer"):
+        assert sorted(tuple(row[n] for n in names) for row in values[table]) == wanted, table
+    assert {tuple(row[n] for n in names) for row in values["movement"]} == set(wanted)
+    cka = {(*(row[n] for n in names),): row["cka"] for row in values["relation"]}
+    for a, i, b, j in wanted:  # it has no direction
+        assert cka[a, i, b, j] == pytest.approx(cka[b, j, a, i])
+    for reading in ("heldout", "nonlinear", "gradient_cosine"):
+        assert len({row[reading] for row in values["relation"]}) > 5, reading
+
+
+def test_networks_of_all_kinds_are_trained_alike_each_from_the_seed_s_own_draw(monkeypatch):
+    asked = []
+
+    def trained(how, architecture, arm, seed, context):
+        asked.append((how, architecture, arm, seed))
+        return pairs.new_pair(architecture, seed, context), {}
+
+    monkeypatch.setattr(architectures, "train", trained)
+    config = architectures.Config(epsilons=(0.1,), steps=1, feature_images=200, test_images=20)
+    values = architectures.run(config, {"architecture": "all"}, 7, CPU)
+    assert asked == [(config.training, kind, "regular", 7) for kind in ("cnn", "fully_connected", "vit")]
+    assert config.training.variant == "corrected"  # whose Eq. 8 adds up the cross-entropies
+    cnn, other = pairs.new_pair("cnn", 7, CPU)
+    mixed = controls.shuffled(data.load("mnist", "test"), 200, 7)
+    row = values["relation"][0]
+    assert (row["source_arm"], row["source"], row["target_arm"], row["target"]) == ("cnn", 1, "cnn", 2)
+    z = pairs.feature_pair((cnn, other), mixed.x)
+    assert row["heldout"] == measures.r_squared(*z, heldout=True)
+    assert row["nonlinear"] == measures.nonlinear_r_squared(*z)
+    assert row["cka"] == measures.cka(*z)
+    assert {row["n"] for row in values["transfer"]} == {20}

@@ -15,8 +15,9 @@ PACKAGE = Path(dnabook.__file__).parent
 ORDER = (
     "_version", "memory", "graphs", "products", "data", "models", "autoencoders", "regression", "measures",
     "losses", "attacks", "training", "dverge", "", "experiments", "experiments.pairs",
-    "experiments.reconstruction", "experiments.controls", "experiments.*", "engines", "records", "summaries",
-    "scoreboard", "figures", "tables", "tables.*", "costs", "widgets", "pieces", "__main__",
+    "experiments.reconstruction", "experiments.controls", "experiments.between", "experiments.*", "engines",
+    "records", "summaries", "scoreboard", "figures", "tables", "tables.*", "costs", "widgets", "pieces",
+    "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -731,3 +731,53 @@ def test_bytes_are_refused_with_what_to_do():
     for measure in (measures.predictions, measures.features):
         with pytest.raises(ValueError, match=r"got torch\.uint8; divide bytes by 255"):
             measure(CNN(), images)
+
+
+# --- What need not be linear ---------------------------------------------------------------------
+
+
+def test_a_kernel_sees_what_no_linear_map_does():
+    z1 = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    z2 = torch.stack([z1[:, 0].square(), torch.sin(2 * z1[:, 1])], 1)
+    assert measures.r_squared(z1, z2, heldout=True) < 0.1
+    assert measures.nonlinear_r_squared(z1, z2) > 0.95
+
+
+def test_the_kernel_s_score_is_that_of_its_formula_by_hand():
+    generator = torch.Generator().manual_seed(1)
+    z1 = torch.randn(60, 4, generator=generator, dtype=torch.float64)
+    z2 = z1[:, :2].tanh() + 0.1 * torch.randn(60, 2, generator=generator, dtype=torch.float64)
+    squared = (z1[:, None] - z1[None]).square().sum(2).numpy()
+    inside = squared[:30, :30][np.triu_indices(30, 1)]
+    median = np.sort(inside)[(len(inside) - 1) // 2]  # as torch takes it, the lower of two
+    kernel = np.exp(-squared / (2 * median))
+    y = z2.numpy()
+    mean = y[:30].mean(0)
+    predicted = mean + kernel[30:, :30] @ np.linalg.solve(kernel[:30, :30] + 1e-2 * np.eye(30), y[:30] - mean)
+    wanted = 1 - ((y[30:] - predicted) ** 2).sum() / ((y[30:] - y[30:].mean(0)) ** 2).sum()
+    assert measures.nonlinear_r_squared(z1, z2) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_kernel_s_score_does_not_change_when_the_predictor_is_shifted_turned_or_scaled():
+    generator = torch.Generator().manual_seed(2)
+    z1 = torch.randn(400, 3, generator=generator, dtype=torch.float64)
+    z2 = z1.square()
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
+    score = measures.nonlinear_r_squared(z1, z2)
+    assert measures.nonlinear_r_squared(50 * z1 @ turn + 3, z2) == pytest.approx(score, abs=1e-9)
+    assert measures.nonlinear_r_squared(z1, 50 * z2 @ turn + 3) == pytest.approx(score, abs=1e-9)
+
+
+def test_a_kernel_says_next_to_nothing_of_unrelated_features_or_from_a_constant():
+    generator = torch.Generator().manual_seed(3)
+    z1, z2 = (torch.randn(1000, 5, generator=generator) for _ in range(2))
+    assert -0.5 < measures.nonlinear_r_squared(z1, z2) < 0.02
+    assert measures.nonlinear_r_squared(torch.ones(1000, 5), z2) == pytest.approx(0, abs=0.01)
+    assert math.isnan(measures.nonlinear_r_squared(z1, torch.ones(1000, 5)))
+
+
+def test_a_kernel_needs_four_rows_and_as_many_of_both():
+    with pytest.raises(ValueError, match="at least 4 rows, got 3"):
+        measures.nonlinear_r_squared(torch.rand(3, 2), torch.rand(3, 2))
+    with pytest.raises(ValueError, match="same N"):
+        measures.nonlinear_r_squared(torch.rand(8, 2), torch.rand(9, 2))

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from dnabook.models import ARCHITECTURES, CNN, FullyConnected, channels_last, evaluating, seeded
+from dnabook.models import (
+    ARCHITECTURES,
+    CNN,
+    FullyConnected,
+    VisionTransformer,
+    channels_last,
+    evaluating,
+    seeded,
+)
 
 BOTH = pytest.mark.parametrize("architecture", [CNN, FullyConnected])
 
@@ -53,7 +61,9 @@ def test_the_parameters_of_the_fully_connected_network_stand_in_the_order_of_its
 
 
 def test_architectures_are_found_by_name():
-    assert dict(ARCHITECTURES) == {"cnn": CNN, "fully_connected": FullyConnected}
+    assert dict(ARCHITECTURES) == {
+        "cnn": CNN, "fully_connected": FullyConnected, "vit": VisionTransformer,
+    }  # fmt: skip
 
 
 @BOTH
@@ -404,3 +414,43 @@ def test_blocks_may_be_nested_and_the_outer_one_ends_the_layout(x, onednn):
             assert strides(model) == within
         assert strides(model) == within != lay
     assert strides(model) == lay
+
+
+def test_the_transformer_has_as_many_parameters_as_its_blocks_by_hand():
+    attention = 3 * (32 * 32 + 32) + 32 * 32 + 32  # queries, keys and values; what comes of them
+    block = attention + (32 * 64 + 64) + (64 * 32 + 32) + 2 * 2 * 32  # two layers, two normalisations
+    found = sum(p.numel() for p in VisionTransformer().parameters())
+    assert found == (49 * 32 + 32) + 16 * 32 + 3 * block + 2 * 32 + 330 == 28_138
+
+
+def test_the_features_of_the_transformer_are_sixteen_tokens_before_its_last_block(x):
+    model = lived_in(VisionTransformer())
+    z = model.features(x)
+    assert z.shape == (5, 16, 32)
+    assert torch.equal(model(x), model.head(z))
+    last, norm, _, out = model.tail
+    torch.testing.assert_close(model.head(z), out(norm(last(z)).mean(1)))
+
+
+def test_a_token_of_the_transformer_starts_as_its_own_patch_and_place():
+    patches = VisionTransformer().body[0]
+    x = torch.zeros(1, 1, 28, 28)
+    x[0, 0, 7:14, 14:21] = 1.0  # the second patch of four down, the third across: token 1 × 4 + 2
+    moved = (patches(x) - patches(torch.zeros_like(x))).abs().sum(2)[0]  # (16,)
+    assert moved.nonzero().flatten().tolist() == [6]
+    torch.testing.assert_close(
+        (patches(x) - patches(torch.zeros_like(x)))[0, 6], patches.embed.weight.sum(1), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(patches(torch.zeros_like(x))[0], patches.place + patches.embed.bias)
+
+
+def test_the_transformer_reads_all_tokens_alike_but_for_their_places():
+    torch.manual_seed(0)
+    model = VisionTransformer().eval()
+    model.body[0].place.data.zero_()
+    x = torch.rand(3, 1, 28, 28)
+    order = torch.randperm(16)
+    patches = nn.functional.unfold(x, 7, stride=7)[:, :, order]
+    mixed = nn.functional.fold(patches, 28, 7, stride=7)
+    torch.testing.assert_close(model(mixed), model(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.features(mixed), model.features(x)[:, order], rtol=1e-4, atol=1e-5)
