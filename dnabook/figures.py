@@ -720,6 +720,61 @@ def features_or_gradients(record: Record) -> Figure:
     return _signed(figure, record)
 
 
+KINDS = {  # of `architectures`: label, colour, marker
+    "cnn": ("CNN", *SERIES[0]),
+    "fully_connected": ("fully connected", *SERIES[1]),
+    "vit": ("transformer", *SERIES[2]),
+}
+FORETOLD_BY = {  # panels: a reading, its name, ticks of an axis that is logarithmic in what is unexplained
+    "heldout": ("R² of a linear map", (0.5, 0.8, 0.9, 0.95, 0.98)),
+    "nonlinear": ("R² of a kernel regression", (0.5, 0.8, 0.9, 0.95, 0.98)),
+    NATURAL_MAP: ("movement that a linear map of natural features explains", (-8, -4, -1, 0, 0.5, 0.8, 0.9)),
+    "gradient_cosine": ("cosine of the input gradients", None),
+}
+
+
+def architectures(record: Record) -> Figure:
+    """What transfers between kinds of network, beyond random signs, against what may foretell it.
+
+    Panels: held-out R² of the features, linear and by a kernel; how much of the movement under FGSM a map
+    between natural features explains; the cosine of the input gradients. The marker says who is attacked and
+    the colour who reads; it is filled within a kind. Faint points are seeds, bold ones their means.
+    Everything is at the largest ε.
+    """
+    kept, epsilon = summaries.healthy(record), record.config["epsilons"][-1]
+    figure, axes = _figure(2, 2, (9.5, 7.2), sharey=True)
+    kinds = record.config["kinds"]
+    for axis, (reading, (label, ticks)) in zip(axes.flat, FORETOLD_BY.items(), strict=True):
+        drawn = []
+        for source, target in ((s, t) for s in kinds for t in kinds):
+            where = {"source_arm": source, "target_arm": target}
+            told = summaries.foretold_by_seed(kept, reading, epsilon, **where)
+            beyond = summaries.beyond_signs_by_seed(kept, epsilon, **where)
+            drawn += told.values()
+            colour, marker = KINDS[target][1], KINDS[source][2]
+            look = {"color": colour, "mfc": colour if source == target else "white", "ls": ""}
+            for seed in beyond:
+                axis.plot(told[seed], beyond[seed], marker, **look, alpha=0.35, markersize=4)
+            means = summaries.over(told).mean, summaries.over(beyond).mean
+            axis.plot(*means, marker, **look, markersize=9)
+        axis.axhline(0, color="0.6", lw=0.8)
+        axis.set_xlabel(label)
+        if ticks and drawn:
+            stretched = (lambda r2: -np.log(1 - np.minimum(r2, 0.999)), lambda much: 1 - np.exp(-much))
+            left, right = 1 - 1.4 * (1 - min(drawn)), 1 - 0.7 * (1 - max(drawn))
+            axis.set_xscale("function", functions=stretched)
+            axis.set_xlim(left, right)
+            axis.set_xticks([tick for tick in ticks if left < tick < right])
+    for row in axes:
+        row[0].set_ylabel(f"transfer beyond signs, ε = {epsilon:.2f}")
+    for kind in kinds:
+        label, colour, marker = KINDS[kind]
+        axes[0, 0].plot([], [], marker, color="0.3", mfc="white", label=f"{label} attacked")
+        axes[0, 0].plot([], [], "_", ms=12, mew=5, color=colour, label=f"{label} reads")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return _signed(figure, record)
+
+
 def trade_off(record: Record, course: Course, epoch: int, epsilon: float) -> Figure:
     """Transfer as printed against natural accuracy, from epoch 0 (hollow) to `epoch` (filled), line by start.
 

@@ -358,11 +358,11 @@ def rank_correlation_by_seed(cells: Iterable[tuple[BySeed, BySeed]]) -> BySeed:
 # --- Across architectures ------------------------------------------------------------------------
 
 FORETELLERS = {  # of `architectures`: a reading from the attacked network to the reader, and what it is
-    "heldout": "linear map of the features, held-out R²",
-    "nonlinear": "kernel regression of the features, held-out R²",
-    "cka": "centred kernel alignment of the features (CKA)",
-    NATURAL_MAP: "movement that this linear map explains",
-    OWN_MAP: "movement that a map of movements explains",
+    "heldout": "R² of the features, held out",
+    "nonlinear": "R² of a kernel regression, held out",
+    "cka": "centred kernel alignment (CKA)",
+    NATURAL_MAP: "movement that a linear map of natural features explains",
+    OWN_MAP: "movement that a linear map of movements explains",
     "gradient_cosine": "cosine of the input gradients",
 }
 
