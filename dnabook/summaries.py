@@ -374,13 +374,17 @@ def foretold_by_seed(record: Record, reading: str, epsilon: float, **where: Any)
     return reading_by_seed(record, "relation", reading, **where)
 
 
-def foretelling_by_seed(record: Record, reading: str, epsilon: float) -> BySeed:
+def foretelling_by_seed(record: Record, reading: str, epsilon: float, *, within: bool = True) -> BySeed:
     """Of `architectures`: Spearman's ρ of a reading with what transfers beyond random signs, by seed.
 
     Over the cells (kind attacked, kind that reads) of a seed, each the mean of its pairs of networks.
+    within: count the cells within one kind, too.
     """
     kinds = record.config["kinds"]
-    cells = [{"source_arm": source, "target_arm": target} for source in kinds for target in kinds]
+    cells = [
+        {"source_arm": source, "target_arm": target}
+        for source in kinds for target in kinds if within or source != target
+    ]  # fmt: skip
     return rank_correlation_by_seed(
         (foretold_by_seed(record, reading, epsilon, **cell), beyond_signs_by_seed(record, epsilon, **cell))
         for cell in cells

@@ -182,7 +182,7 @@ def test_equations_carry_the_papers_numbers():
     }
     assert tags == {
         "01": {1, 2, 3}, "02": {5}, "03": {6, 7}, "04": {8, 9}, "05": set(), "06": {4, 10, 11}, "07": set(),
-        "08": set(),
+        "08": set(), "09": set(),
     }  # fmt: skip
 
 
