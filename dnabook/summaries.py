@@ -395,14 +395,14 @@ def own_kind_by_seed(of: Callable[..., BySeed], one: str, other: str) -> BySeed:
     """By how much a reading is higher within two kinds of network than between them, by seed.
 
     of: gives the reading for a `source_arm` and a `target_arm`. The mean of both cells within a kind, less
-    the mean of both between: what a kind adds as a source, or as a reader, cancels.
+    the mean of both between: what a kind adds as a source, or as a reader, cancels. nan where one is.
     """
     within, between = (
         [of(source_arm=source, target_arm=target) for source, target in cells]
         for cells in (((one, one), (other, other)), ((one, other), (other, one)))
     )
     seeds = sorted(set.intersection(*map(set, [*within, *between])))
-    return {seed: mean([w[seed] for w in within]) - mean([b[seed] for b in between]) for seed in seeds}
+    return {seed: (sum(w[seed] for w in within) - sum(b[seed] for b in between)) / 2 for seed in seeds}
 
 
 def _turned(cell: dict[str, str]) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 
 from dnabook import summaries
+from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 
@@ -390,3 +392,158 @@ def test_a_rank_correlation_is_taken_within_each_seed_that_all_cells_have():
     found = summaries.rank_correlation_of(cells)
     assert (found.mean, found.n) == (0, 2)
     assert summaries.rank_correlation_of(cells[:0]).n == 0
+    assert summaries.rank_correlation_by_seed(cells) == {0: pytest.approx(1), 1: pytest.approx(-1)}
+    assert summaries.rank_correlation_by_seed(cells[:0]) == {}
+
+
+# --- Across architectures ------------------------------------------------------------------------
+
+
+def between_kinds(told, beyond, seeds=(0,), accuracy=0.9):
+    """A record of two kinds, a and b, in which told(cell, seed) gives a cell's readings, by name.
+
+    A map has two, for ε = 0.1 and 0.2.  beyond(cell, e, seed): so many points more transfer than random signs
+    do; the more these are, the fewer transfer at all. When attacked, the two networks of a kind lie 0.1 and
+    10 points to either side.
+    """
+
+    def values(seed):
+        found = {"accuracy": [0.9, 0.9, 0.9, accuracy], "relation": [], "movement": [], "transfer": []}
+        networks = list(itertools.product("ab", (1, 2)))
+        for (source_arm, source), (target_arm, target) in itertools.permutations(networks, 2):
+            of = {"source_arm": source_arm, "source": source, "target_arm": target_arm, "target": target}
+            cell, apart = source_arm + target_arm, 2 * source - 3
+            readings = told(cell, seed)
+            relation = ("heldout", "nonlinear", "cka", "gradient_cosine")
+            relation = {name: readings[name] + apart / 10 for name in relation if name in readings}
+            found["relation"].append({**of, **relation})
+            for place, e in enumerate((0.1, 0.2)):
+                for name in {NATURAL_MAP, OWN_MAP} & set(readings):
+                    share = readings[name][place] + apart / 10
+                    found["movement"].append({**of, "map": name, "epsilon": e, "explains": share})
+                gap = beyond(cell, e, seed) + 10 * apart
+                row = {"source_fooled_clean": 100, "both_fooled_clean": 50 - gap, "signs_clean": 50 - 2 * gap}
+                found["transfer"].append({**of, "attack": "pgd-linf", "epsilon": e, **row})
+        return found
+
+    trials = [{"setting": {"architecture": "all"}, "seed": seed, "values": values(seed)} for seed in seeds]
+    return Record("architectures", "smoke", {"kinds": ["a", "b"], "epsilons": [0.1, 0.2]}, trials)
+
+
+CELLS = {"aa": 1, "ab": 2, "ba": 3, "bb": 4}  # attacked, reads; in the order in which more transfers
+
+
+@pytest.mark.parametrize(
+    ("reading", "epsilon", "expected"),
+    [
+        ("heldout", 0.1, 0.2), ("heldout", 0.2, 0.2), ("nonlinear", 0.1, 2.2), ("cka", 0.1, 3.2),
+        ("gradient_cosine", 0.1, 4.2), (NATURAL_MAP, 0.1, 5.2), (NATURAL_MAP, 0.2, 6.2), (OWN_MAP, 0.1, 7.2),
+        (OWN_MAP, 0.2, 8.2),
+    ],
+)  # fmt: skip
+def test_what_foretells_is_read_from_its_table_by_map_and_epsilon_for_the_kinds_asked_for(
+    reading, epsilon, expected
+):
+    """A whole number for the reading, tenths for the cell: 2 where a is attacked and b reads, else 3."""
+
+    def told(cell, seed):
+        tenth = CELLS[cell] / 10
+        relation = {"heldout": 0, "nonlinear": 2, "cka": 3, "gradient_cosine": 4}
+        moved = {NATURAL_MAP: (5 + tenth, 6 + tenth), OWN_MAP: (7 + tenth, 8 + tenth)}
+        return {name: number + tenth for name, number in relation.items()} | moved
+
+    record = between_kinds(told, lambda cell, e, seed: 0, seeds=(4,))
+    there = summaries.foretold_by_seed(record, reading, epsilon, source_arm="a", target_arm="b")
+    back = summaries.foretold_by_seed(record, reading, epsilon, source_arm="b", target_arm="a")
+    assert there == {4: pytest.approx(expected)} and back == {4: pytest.approx(expected + 0.1)}
+    within = summaries.foretold_by_seed(record, reading, epsilon, source_arm="b", target_arm="b")
+    assert within == {4: pytest.approx(expected + 0.2)}
+
+
+def test_a_perfect_order_foretells_by_one_a_reversed_one_by_minus_one_within_each_seed_and_at_each_epsilon():
+    """At ε = 0.2 what transfers is reversed, and in seed 1 the cosine is. The rates alone say the opposite.
+
+    CKA's ranks 1 3 2 4: 1 − 6·2/60 = 0.8; the natural map's 2 1 3 4 at 0.1 and 4 2 3 1 at 0.2, against
+    4 3 2 1: 1 − 6·(0 + 1 + 1 + 0)/60 = 0.8.
+    """
+
+    def told(cell, seed):
+        n = CELLS[cell]
+        natural = {1: 2, 2: 1}.get(n, n), {1: 4, 2: 2, 3: 3, 4: 1}[n]
+        return {
+            "heldout": n, "nonlinear": -n, "cka": {2: 3, 3: 2}.get(n, n),
+            "gradient_cosine": -n if seed else n, NATURAL_MAP: natural, OWN_MAP: (n, n),
+        }  # fmt: skip
+
+    record = between_kinds(told, lambda cell, e, seed: CELLS[cell] * (1 if e == 0.1 else -1), seeds=(0, 1))
+
+    def found(reading, epsilon):
+        rhos = summaries.foretelling_by_seed(record, reading, epsilon)
+        return [round(rhos[seed], 6) for seed in (0, 1)]
+
+    assert found("heldout", 0.1) == [1, 1] and found("heldout", 0.2) == [-1, -1]
+    assert found("nonlinear", 0.1) == [-1, -1] and found("nonlinear", 0.2) == [1, 1]
+    assert found("cka", 0.1) == [0.8, 0.8] and found("cka", 0.2) == [-0.8, -0.8]
+    assert found("gradient_cosine", 0.1) == [1, -1] and found("gradient_cosine", 0.2) == [-1, 1]
+    assert found(NATURAL_MAP, 0.1) == [0.8, 0.8] and found(NATURAL_MAP, 0.2) == [0.8, 0.8]
+    assert found(OWN_MAP, 0.1) == [1, 1] and found(OWN_MAP, 0.2) == [-1, -1]
+
+
+def test_between_kinds_alone_the_cells_within_one_do_not_count():
+    """Over all cells the ranks 4 2 3 1: 1 − 6·18/60 = −0.8; of ab and ba, 2 and 3, the order is right."""
+    record = between_kinds(
+        lambda cell, seed: {"heldout": {1: 4, 4: 1}.get(CELLS[cell], CELLS[cell])},
+        lambda cell, e, seed: CELLS[cell],
+    )
+    assert summaries.foretelling_by_seed(record, "heldout", 0.1) == {0: pytest.approx(-0.8)}
+    assert summaries.foretelling_by_seed(record, "heldout", 0.1, within=False) == {0: pytest.approx(1)}
+
+
+def test_a_seed_in_which_the_last_network_of_the_last_kind_collapsed_is_left_out_of_what_foretells():
+    record = between_kinds(lambda cell, seed: {"heldout": CELLS[cell]}, lambda c, e, seed: CELLS[c], (0, 1))
+    lost = between_kinds(
+        lambda cell, seed: {"heldout": -CELLS[cell]}, lambda c, e, seed: CELLS[c], (2,), accuracy=0.49
+    )
+    record.trials += lost.trials
+    assert set(summaries.foretelling_by_seed(record, "heldout", 0.1)) == {0, 1, 2}
+    kept = summaries.healthy(record)
+    assert summaries.foretelling_by_seed(kept, "heldout", 0.1) == {0: pytest.approx(1), 1: pytest.approx(1)}
+    assert summaries.collapsed(record) == (1, 3)
+
+
+@pytest.mark.parametrize("bonus", [(0, 0), (0.5, 0.25), (-0.5, 0.25)])
+def test_what_a_kind_adds_as_a_source_or_as_a_reader_cancels_exactly_between_two_kinds(bonus):
+    """Sources add 8 and 2, readers 1 and 16, a seed 4 each; what comes on top within a kind is averaged.
+
+    All are sums of powers of two, so nothing is rounded.
+    """
+    source, reader, on_top = {"a": 8, "b": 2}, {"a": 1, "b": 16}, dict(zip("ab", bonus, strict=True))
+
+    def of(source_arm, target_arm):
+        own = on_top[source_arm] if source_arm == target_arm else 0
+        return {seed: source[source_arm] + reader[target_arm] + 4 * seed + own for seed in (0, 1, 2)}
+
+    expected = dict.fromkeys((0, 1, 2), sum(bonus) / 2)
+    assert summaries.own_kind_by_seed(of, "a", "b") == summaries.own_kind_by_seed(of, "b", "a") == expected
+
+
+def test_within_a_kind_and_between_are_compared_seed_by_seed_where_all_four_cells_have_the_seed():
+    """(0.9 + 0.7) / 2 − (0.5 + 0.1) / 2 in seed 0, (0.4 + 0.6) / 2 − (0.7 + 0.9) / 2 in seed 1."""
+    readings = {
+        "aa": {0: 0.9, 1: 0.4, 2: 0.5}, "ab": {0: 0.5, 1: 0.7}, "ba": {0: 0.1, 1: 0.9, 2: 0.5, 3: 0.5},
+        "bb": {1: 0.6, 0: 0.7, 2: 0.5},
+    }  # fmt: skip
+
+    def of(source_arm, target_arm):
+        return readings[source_arm + target_arm]
+
+    found = summaries.own_kind_by_seed(of, "a", "b")
+    assert found == {0: pytest.approx(0.5), 1: pytest.approx(-0.3)} and list(found) == [0, 1]
+
+
+def test_where_one_of_four_cells_is_not_a_number_its_kinds_cannot_be_compared():
+    cells = {("cnn", "cnn"): 0.9, ("vit", "vit"): math.nan, ("cnn", "vit"): 0.5, ("vit", "cnn"): 0.1}
+    found = summaries.own_kind_by_seed(
+        lambda source_arm, target_arm: {0: cells[source_arm, target_arm]}, "cnn", "vit"
+    )
+    assert math.isnan(found[0]) and summaries.over(found).n == 0

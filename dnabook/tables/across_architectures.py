@@ -111,7 +111,10 @@ def own_kind(record: Record) -> str:
             *(plain(_within(of, two)) for of in told.values()), *(points(_within(of, two)) for of in beyond),
         ])  # fmt: skip
     header = ["kinds", *SHORT.values(), *(f"points beyond signs, ε = {e:.2f}" for e in epsilons)]
-    return f"{table(header, rows)}\n\nMean within both kinds less the mean between them, seed by seed."
+    return (
+        f"{table(header, rows)}\n\nMean within both kinds less the mean between them, seed by seed. The "
+        f"movement is that at ε = {epsilons[-1]:.2f}. {record.caption()}."
+    )
 
 
 def _within(of: Callable[..., BySeed], two: tuple[str, str]) -> MeanInterval:
