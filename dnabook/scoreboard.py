@@ -1052,8 +1052,8 @@ CLAIMS = (
           _necks),
     Claim("C16", "PGD lowers accuracy more than FGSM (Fig. 6, autoencoder)", "curves", 6,
           ("autoencoder_mnist",), _stronger),
-    Claim("C21", "Attacks transfer less between CNNs and transformers than within each kind (discussion)",
-          "“less”", 9, ("architectures",), _less_between_kinds),
+    Claim("C21", "Attacks transfer less between CNNs and transformers than within them, on average "
+          "(discussion)", "“less”", 9, ("architectures",), _less_between_kinds),
     Claim("C21a", "… and their features follow from each other less, linearly (discussion)",
           "“different features”", 9, ("architectures",), _follow_less_between_kinds),
     Claim("C21b", "Over CNNs, fully connected networks and transformers, R² foretells what transfers",

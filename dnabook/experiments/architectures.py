@@ -9,10 +9,8 @@ how the features move under an attack, or the gradients.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -21,7 +19,7 @@ from dnabook import data, measures
 from dnabook.experiments import Context, between
 from dnabook.experiments.between import Network
 from dnabook.experiments.controls import shuffled
-from dnabook.experiments.pairs import TRAINING, Training, train
+from dnabook.experiments.pairs import CORRECTED, Training, train
 
 TITLE = "CNNs, fully connected networks and transformers: does R² foretell what transfers between them?"
 
@@ -31,7 +29,7 @@ OTHERS = {"nonlinear": measures.nonlinear_r_squared, "cka": measures.cka}  # bes
 
 @dataclass(frozen=True)
 class Config:
-    training: Training = field(default_factory=partial(Training, variant="corrected"))
+    training: Training = CORRECTED["paper"]  # whose Eq. 8 adds up the cross-entropies
     kinds: tuple[str, ...] = KINDS
     epsilons: tuple[float, ...] = (0.05, 0.10)
     steps: int = 40
@@ -39,14 +37,10 @@ class Config:
     test_images: int = 1000
 
 
-def _corrected(scale: str) -> Training:
-    return dataclasses.replace(TRAINING[scale], variant="corrected")  # whose Eq. 8 sums the cross-entropies
-
-
 SCALES = {
-    "smoke": Config(_corrected("smoke"), ("cnn", "vit"), epsilons=(0.10,), steps=5, feature_images=1000,
+    "smoke": Config(CORRECTED["smoke"], ("cnn", "vit"), epsilons=(0.10,), steps=5, feature_images=1000,
                     test_images=250),
-    "laptop": Config(_corrected("laptop"), steps=20, feature_images=5000, test_images=250),
+    "laptop": Config(CORRECTED["laptop"], steps=20, feature_images=5000, test_images=250),
     "paper": Config(),
 }  # fmt: skip
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -23,7 +22,7 @@ from dnabook import data, losses, measures
 from dnabook.experiments import Context, between
 from dnabook.experiments.between import Cell, Network
 from dnabook.experiments.controls import shuffled
-from dnabook.experiments.pairs import DIRECTIONS, TRAINING, Pair, Training, new_pair, train_in_stages
+from dnabook.experiments.pairs import CORRECTED, DIRECTIONS, Pair, Training, new_pair, train_in_stages
 
 TITLE = "R² of the features or the cosine of the gradients: which must fall for transfer to fall?"
 
@@ -41,7 +40,7 @@ Terms = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Config:
-    training: Training = field(default_factory=partial(Training, variant="corrected"))
+    training: Training = CORRECTED["paper"]
     arms: dict[str, Terms] = field(default_factory=ARMS.copy)
     epsilons: tuple[float, ...] = (0.05, 0.10)
     steps: int = 40
@@ -49,14 +48,10 @@ class Config:
     test_images: int = 1000
 
 
-def _corrected(scale: str) -> Training:
-    return dataclasses.replace(TRAINING[scale], variant="corrected")
-
-
 SCALES = {
-    "smoke": Config(_corrected("smoke"), {arm: ARMS[arm] for arm in ("regular", "gradients")},
+    "smoke": Config(CORRECTED["smoke"], {arm: ARMS[arm] for arm in ("regular", "gradients")},
                     epsilons=(0.10,), steps=5, feature_images=1000, test_images=250),
-    "laptop": Config(_corrected("laptop"), steps=20, feature_images=5000, test_images=250),
+    "laptop": Config(CORRECTED["laptop"], steps=20, feature_images=5000, test_images=250),
     "paper": Config(),
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ TRAINING = {
     "laptop": Training(epochs=4, learning_rate=1e-2, plain_epochs=2),
     "paper": Training(),
 }
+CORRECTED = {scale: dataclasses.replace(how, variant="corrected") for scale, how in TRAINING.items()}
 
 ARMS = ("regular", "decorrelated", "decorrelated_late")
 
