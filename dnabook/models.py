@@ -42,17 +42,20 @@ class CNN(Classifier):
 
     features: (N, 1, 28, 28) -> (N, 16, 7, 7), after the second pooling: M = 784 when flattened.
     head:     (N, 16, 7, 7) -> (N, 10) logits.
+    width: what the 8, 16 and 32 channels of the figure are multiplied by; see `scaled`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1) -> None:
         super().__init__()
+        first, second, third = scaled(width, 8, 16, 32)
         self.body = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(8, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(1, first, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(first, second, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         )  # fmt: skip
         self.tail = nn.Sequential(
-            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(), Linear(32, 10)
-        )
+            nn.Conv2d(second, third, 3, padding=1), nn.ReLU(), nn.AvgPool2d(7), nn.Flatten(),
+            Linear(third, 10),
+        )  # fmt: skip
 
 
 class FullyConnected(Classifier):
@@ -60,14 +63,25 @@ class FullyConnected(Classifier):
 
     features: (N, 1, 28, 28) -> (N, 200), the output of the fourth block after its normalisation.
     head:     (N, 200) -> (N, 10) logits.
+    width: what the 500, 200 and 100 units of the hidden layers are multiplied by; see `scaled`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1) -> None:
         super().__init__()
+        wide, middle, last = scaled(width, 500, 200, 100)
         self.body = nn.Sequential(
-            nn.Flatten(), *_block(784, 500), *_block(500, 500), *_block(500, 200), *_block(200, 200)
-        )
-        self.tail = nn.Sequential(*_block(200, 100), Linear(100, 10))
+            nn.Flatten(), *_block(784, wide), *_block(wide, wide), *_block(wide, middle),
+            *_block(middle, middle),
+        )  # fmt: skip
+        self.tail = nn.Sequential(*_block(middle, last), Linear(last, 10))
+
+
+def scaled(width: float, *sizes: int) -> list[int]:
+    """Sizes of layers times a width. Raises ValueError unless all are whole numbers of at least 1."""
+    products = [size * width for size in sizes]
+    if any(product < 1 or product != int(product) for product in products):
+        raise ValueError(f"width times {', '.join(map(str, sizes))} must be whole numbers ≥ 1; got {width}")
+    return [int(product) for product in products]
 
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -690,6 +690,43 @@ def _foretold(record: Record) -> Judgement:
     return Judgement(text, min(rho.n for rho in rhos), worst(map(verdict, rhos)))
 
 
+def _follow_less_when_wide(architecture: str) -> Callable[[Record], Judgement]:
+    """Does the held-out R² within pairs fall as their width doubles?"""
+
+    def rule(record: Record) -> Judgement:
+        of = partial(
+            reading_by_seed, summaries.healthy(record), "relation", "heldout", architecture=architecture
+        )
+        slope = over(summaries.slope_by_seed(of, record.config["widths"]))
+        return Judgement(f"R² {plain(slope)} with each doubling", slope.n, verdict(_negative(slope)))
+
+    return rule
+
+
+def _transfer_less_when_wide(architecture: str) -> Callable[[Record], Judgement]:
+    """Does what attacks turn wrong within pairs, beyond random signs, fall with width, at every ε?"""
+
+    def rule(record: Record) -> Judgement:
+        kept = summaries.healthy(record)
+        slopes = [
+            over(summaries.slope_by_seed(
+                partial(summaries.beyond_signs_by_seed, kept, epsilon, architecture=architecture),
+                record.config["widths"],
+            ))
+            for epsilon in record.config["epsilons"]
+        ]  # fmt: skip
+        text = (
+            f"{', '.join(map(summaries.points, slopes))} points with each doubling at rising ε, beyond signs"
+        )
+        return Judgement(text, min(s.n for s in slopes), worst(verdict(_negative(s)) for s in slopes))
+
+    return rule
+
+
+def _negative(effect: MeanInterval) -> MeanInterval:
+    return effect._replace(mean=-effect.mean)
+
+
 # --- Chapter 5: DVERGE ---------------------------------------------------------------------------
 
 
@@ -1059,6 +1096,14 @@ CLAIMS = (
     Claim("C21b", "Over CNNs, fully connected networks and transformers, R² foretells what transfers",
           UNTESTED, 9, ("architectures",), _foretold),
     Claim("C23", "Decorrelation is not robustness", "conceded", 4, ("transfer", "variants"), _not_robust),
+    Claim("C24", "The wider two CNNs are, the less their features follow from each other, linearly "
+          "(discussion)", "“weaker”", 9, ("capacity",), _follow_less_when_wide("cnn")),
+    Claim("C24a", "… and the less attacks transfer between them (discussion)", "“diminished”", 9,
+          ("capacity",), _transfer_less_when_wide("cnn")),
+    Claim("C24b", "The wider two fully connected networks are, the less their features follow (discussion)",
+          "“weaker”", 9, ("capacity",), _follow_less_when_wide("fully_connected")),
+    Claim("C24c", "… and the less attacks transfer between them (discussion)", "“diminished”", 9,
+          ("capacity",), _transfer_less_when_wide("fully_connected")),
     Claim("+", "Decorrelation costs reconstruction quality (unmentioned)",
           "0.0198 and 0.0184 in the training log; the released autoencoder has 0.0136 (our check)", 6,
           ("autoencoder_mnist",), _clean_cost),

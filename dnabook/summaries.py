@@ -405,6 +405,22 @@ def own_kind_by_seed(of: Callable[..., BySeed], one: str, other: str) -> BySeed:
     return {seed: (sum(w[seed] for w in within) - sum(b[seed] for b in between)) / 2 for seed in seeds}
 
 
+def slope_by_seed(of: Callable[..., BySeed], widths: Sequence[float]) -> BySeed:
+    """What a doubling of the width adds to a reading: the least-squares slope over log₂ width, by seed.
+
+    of: gives the reading for a `width`. A seed that lacks a width drops out.
+    """
+    logs = [math.log2(width) for width in widths]
+    centred = [each - mean(logs) for each in logs]
+    readings = [of(width=width) for width in widths]
+    seeds = sorted(set.intersection(*map(set, readings)))
+    spread = sum(each**2 for each in centred)
+    return {
+        seed: sum(c * reading[seed] for c, reading in zip(centred, readings, strict=True)) / spread
+        for seed in seeds
+    }
+
+
 def _turned(cell: dict[str, str]) -> dict[str, str]:
     return {"source_arm": cell["target_arm"], "target_arm": cell["source_arm"]}
 

@@ -18,6 +18,7 @@ NAMES = (
     "parameter_distance", "feature_correlation", "transfer", "dverge", "autoencoder_mnist",
     "autoencoder_cifar", "shared_layers", "variants", "correlation_weights", "strangers", "disagreement",
     "controls", "learned_features", "surrogate", "features_or_gradients", "architectures",
+    "capacity",
 )  # fmt: skip
 
 

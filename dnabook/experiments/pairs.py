@@ -52,17 +52,21 @@ PAIRS = (
 )
 
 
-def train(how: Training, architecture: str, arm: str, seed: int, context: Context) -> tuple[Pair, dict]:
+def train(
+    how: Training, architecture: str, arm: str, seed: int, context: Context, **options: Any
+) -> tuple[Pair, dict]:
     """A trained pair (in eval mode) and its history; "correlation" starts in the epoch that λ does.
 
     arm: of `train_in_stages`. The same seed gives all arms the same initial weights and the same batches.
+    options: of the architecture, such as the width.
     """
-    pair = new_pair(architecture, seed, context)
+    pair = new_pair(architecture, seed, context, **options)
 
     def objective(weight: float) -> losses.Objective:
         return losses.decorrelation(*pair, correlation_weight=weight, variant=how.variant)
 
-    return pair, train_in_stages(how, arm, objective, seed, context, architecture=architecture)
+    made = {"architecture": architecture, **options}
+    return pair, train_in_stages(how, arm, objective, seed, context, **made)
 
 
 def train_in_stages(
@@ -103,10 +107,10 @@ def train_in_stages(
     return history
 
 
-def new_pair(architecture: str, seed: int, context: Context) -> Pair:
-    """Two models with different random weights, drawn from the seed."""
+def new_pair(architecture: str, seed: int, context: Context, **options: Any) -> Pair:
+    """Two models with different random weights, drawn from the seed. options: of the architecture."""
     with seeded(seed):
-        models = [ARCHITECTURES[architecture]() for _ in range(2)]
+        models = [ARCHITECTURES[architecture](**options) for _ in range(2)]
     return tuple(m.to(context.device, memory_format=layout(context.device)) for m in models)
 
 
