@@ -16,6 +16,7 @@ from dnabook.experiments import (
     Context,
     architectures,
     between,
+    capacity,
     controls,
     correlation_weights,
     dverge,
@@ -1316,3 +1317,59 @@ def test_networks_of_all_kinds_are_trained_alike_each_from_the_seed_s_own_draw(m
     assert row["nonlinear"] == measures.nonlinear_r_squared(*z)
     assert row["cka"] == measures.cka(*z)
     assert {row["n"] for row in values["transfer"]} == {20}
+
+
+# --- Capacity ------------------------------------------------------------------------------------
+
+
+def test_pairs_of_every_width_are_compared_and_attacked_both_ways(smoke):
+    record, config = smoke("capacity"), capacity.SCALES["smoke"]
+    sizes = {}
+    for trial in record.trials:
+        values, width = trial["values"], trial["setting"]["width"]
+        sizes[width] = (values["parameters"], values["features"])
+        for table in ("relation", "transfer"):
+            assert [(row["source"], row["target"]) for row in values[table]] == [(1, 2), (2, 1)], table
+        maps = {(row["map"], row["epsilon"]) for row in values["movement"]}
+        assert maps == {(name, config.epsilons[0]) for name in (controls.NATURAL_MAP, controls.OWN_MAP)}
+        assert (
+            len({row[r] for row in values["relation"] for r in ("heldout", "few_images", "nonlinear")}) == 6
+        )
+    assert sizes == {0.5: (1674, 392), 1: (6218, 784)}
+
+
+def test_a_pair_of_a_width_is_read_on_many_training_images_and_on_as_few_as_the_kernel_bears(monkeypatch):
+    asked = []
+
+    def trained(how, architecture, arm, seed, context, **options):
+        asked.append((how, architecture, arm, seed, options))
+        return pairs.new_pair(architecture, seed, context, **options), {}
+
+    monkeypatch.setattr(capacity, "train", trained)
+    config = capacity.Config(
+        widths=(0.25, 2), epsilons=(0.1,), steps=1, feature_images=900, kernel_images=300, test_images=20
+    )
+    assert capacity.settings(config) == [
+        {"architecture": a, "width": w} for a in ("cnn", "fully_connected") for w in (0.25, 2)
+    ]
+    values = capacity.run(config, {"architecture": "cnn", "width": 0.25}, 7, CPU)
+    assert asked == [(config.training, "cnn", "regular", 7, {"width": 0.25})]
+    assert (values["parameters"], values["features"]) == (482, 196)
+    pair = pairs.new_pair("cnn", 7, CPU, width=0.25)
+    z = pairs.feature_pair(pair, controls.shuffled(data.load("mnist"), 900, 7).x)
+    there, back = values["relation"]
+    assert (there["source"], back["source"]) == (1, 2)
+    assert there["heldout"] == measures.r_squared(*z, heldout=True)
+    assert back["heldout"] == measures.r_squared(*reversed(z), heldout=True)
+    few = [features[:300] for features in z]
+    assert there["few_images"] == measures.r_squared(*few, heldout=True)
+    assert back["nonlinear"] == measures.nonlinear_r_squared(*reversed(few))
+    assert {row["n"] for row in values["transfer"]} == {20}
+
+
+def test_pairs_of_different_widths_do_not_take_each_other_s_checkpoints():
+    asked = []
+    context = CPU._replace(checkpoint=lambda **settings: asked.append(settings))
+    for options in ({}, {"width": 0.25}, {"width": 0.5}):
+        pairs.train(replace(TINY, epochs=1, train_images=250), "cnn", "regular", 0, context, **options)
+    assert len({json.dumps(settings, sort_keys=True) for settings in asked}) == 3

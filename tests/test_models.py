@@ -66,6 +66,34 @@ def test_architectures_are_found_by_name():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("width", [0.25, 0.5, 2, 3])
+def test_a_width_multiplies_every_hidden_layer(width, x):
+    """Parameters of a CNN at width w: 80 w of the first convolution, 1152 w² + 16 w and 4608 w² + 32 w of the
+    others, 320 w + 10 of the last layer. One and the same network at width 1."""
+    cnn, connected = CNN(width=width), FullyConnected(width=width)
+    assert cnn.features(x).shape == (5, 16 * width, 7, 7) and cnn(x).shape == (5, 10)
+    assert connected.features(x).shape == (5, 200 * width) and connected(x).shape == (5, 10)
+    assert sum(p.numel() for p in cnn.parameters()) == 5760 * width**2 + 448 * width + 10
+    hidden = [layer.out_features for layer in connected.modules() if isinstance(layer, nn.Linear)]
+    assert hidden == [500 * width, 500 * width, 200 * width, 200 * width, 100 * width, 10]
+
+
+@BOTH
+def test_at_width_one_a_network_is_that_of_figure_11(architecture):
+    drawn = []
+    for options in ({}, {"width": 1}):
+        torch.manual_seed(0)
+        drawn.append(list(architecture(**options).parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+
+
+@BOTH
+@pytest.mark.parametrize("width", [0, -1, 0.001, 0.333])
+def test_a_width_that_leaves_no_whole_layers_is_refused(architecture, width):
+    with pytest.raises(ValueError, match=f"whole numbers ≥ 1; got {width}"):
+        architecture(width=width)
+
+
 @BOTH
 def test_a_model_is_its_head_after_its_features(architecture, x):
     model = lived_in(architecture())

@@ -479,6 +479,67 @@ def test_the_paper_s_sentences_on_architectures_are_reproduced_and_ours_holds():
     assert {claim(id).experiments for id in ("C21", "C21a", "C21b")} == {("architectures",)}
 
 
+def widths(*, r2=(0.0, 0.0), beyond=((0, 0), (0, 0)), spoilt=False):
+    """Pairs at widths ½, 1, 2 of a CNN and of a fully connected network, in three seeds.
+
+    r2: what each doubling adds to R², for either architecture; beyond: to what transfers beyond random signs,
+    in points, at each ε. The slope of a seed lies 0.01 and 1 point beside the next one's. spoilt: there is a
+    fourth seed with ten times the opposite, of which a network at width 1 reads 49 %.
+    """
+    trials = []
+    for seed, (place, architecture), width in itertools.product(
+        range(3 + spoilt), enumerate(("cnn", "fully_connected")), (0.5, 1, 2)
+    ):
+        log = math.log2(width)
+        relation, transfer = [], []
+        for source, target in ((1, 2), (2, 1)):
+            of, side = {"source": source, "target": target}, (2 * source - 3)
+            slope = r2[place] + (seed - 1) / 100 if seed < 3 else -10 * r2[place]
+            relation.append({**of, "heldout": 0.8 + slope * log + side / 50, "few_images": -log})
+            for epsilon, points in zip((0.05, 0.1), beyond[place], strict=True):
+                slope = points + seed - 1 if seed < 3 else -10 * points
+                gap = 20 + slope * log + 3 * side
+                transfer.append({
+                    **of, "attack": "pgd-linf", "epsilon": epsilon, "source_fooled_clean": 1000,
+                    "signs_clean": 300 - 100 * log, "both_fooled_clean": 300 - 100 * log + 10 * gap,
+                })  # fmt: skip
+        accuracy = [0.9, 0.49 if seed == 3 and width == 1 else 0.9]
+        values = {"accuracy": accuracy, "relation": relation, "transfer": transfer}
+        setting = {"architecture": architecture, "width": width}
+        trials.append({"setting": setting, "seed": seed, "values": values})
+    return Record("capacity", "laptop", {"widths": [0.5, 1, 2], "epsilons": [0.05, 0.1]}, trials)
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(("slope", "expected"), [(-0.03, REPRODUCED), (-0.02, DIRECTION), (0.01, NOT)])
+def test_features_must_follow_less_linearly_with_each_doubling_of_the_width(slope, expected, place, spoilt):
+    """A hundredth a seed: t(2) · 0.01 / √3 = 0.025."""
+    r2 = [1.0, 1.0]
+    r2[place] = slope
+    judged = claim(("C24", "C24b")[place]).judge(widths(r2=r2, spoilt=spoilt))
+    assert (judged.verdict, judged.n) == (expected, 3)
+    assert judged.ours == f"R² {printed(f'{slope:.2f}')} ± 0.02 with each doubling"
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(
+    ("slopes", "expected"),
+    [((-3, -4), REPRODUCED), ((-3, -2), DIRECTION), ((-2, -3), DIRECTION), ((1, -5), NOT), ((-5, 1), NOT)],
+)
+def test_attacks_must_transfer_less_with_each_doubling_of_the_width_at_every_epsilon(
+    slopes, expected, place, spoilt
+):
+    """A point a seed: t(2) / √3 = 2.48."""
+    beyond = [(9, 9), (9, 9)]
+    beyond[place] = slopes
+    judged = claim(("C24a", "C24c")[place]).judge(widths(beyond=beyond, spoilt=spoilt))
+    assert (judged.verdict, judged.n) == (expected, 3)
+    at_rising = ", ".join(f"{printed(slope)} ± 2" for slope in slopes)
+    assert judged.ours == f"{at_rising} points with each doubling at rising ε, beyond signs"
+
+
 def test_one_seed_leaves_every_claim_open(monkeypatch):
     record = autoencoders(autoencoder=(40,), dna=(60,))
     for trial in record.trials:

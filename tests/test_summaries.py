@@ -396,6 +396,19 @@ def test_a_rank_correlation_is_taken_within_each_seed_that_all_cells_have():
     assert summaries.rank_correlation_by_seed(cells[:0]) == {}
 
 
+# --- Capacity ------------------------------------------------------------------------------------
+
+
+def test_a_slope_is_what_a_doubling_adds_by_least_squares_for_seeds_with_every_width():
+    """Over log₂ width −2, −1, 0, 1 a line has its own slope; 1, 0, 0, 0 has (−1.5 · 1) / 5 = −0.3."""
+    readings = {
+        0.25: {0: 1.0, 1: 1.0, 2: 9.0}, 0.5: {0: 3.0, 1: 0.0}, 1: {0: 5.0, 1: 0.0, 2: 9.0},
+        2: {0: 7.0, 1: 0.0, 2: 9.0},
+    }  # fmt: skip
+    found = summaries.slope_by_seed(lambda width: readings[width], (0.25, 0.5, 1, 2))
+    assert found == {0: pytest.approx(2), 1: pytest.approx(-0.3)}
+
+
 # --- Across architectures ------------------------------------------------------------------------
 
 
