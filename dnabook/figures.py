@@ -11,6 +11,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -760,11 +761,7 @@ def architectures(record: Record) -> Figure:
         axis.axhline(0, color="0.6", lw=0.8)
         axis.set_xlabel(label)
         if ticks and drawn:
-            stretched = (lambda r2: -np.log(1 - np.minimum(r2, 0.999)), lambda much: 1 - np.exp(-much))
-            left, right = 1 - 1.4 * (1 - min(drawn)), 1 - 0.7 * (1 - max(drawn))
-            axis.set_xscale("function", functions=stretched)
-            axis.set_xlim(left, right)
-            axis.set_xticks([tick for tick in ticks if left < tick < right])
+            _logarithmic_in_the_rest(axis, "x", ticks, drawn)
     for row in axes:
         row[0].set_ylabel(f"transfer beyond signs, ε = {epsilon:.2f}")
     for kind in kinds:
@@ -772,6 +769,50 @@ def architectures(record: Record) -> Figure:
         axes[0, 0].plot([], [], marker, color="0.3", mfc="white", label=f"{label} attacked")
         axes[0, 0].plot([], [], "_", ms=12, mew=5, color=colour, label=f"{label} reads")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return _signed(figure, record)
+
+
+def capacity(record: Record) -> Figure:
+    """Over the width of a pair's networks: R² of their features, the movement explained, and transfer.
+
+    From the left: held-out R² of a linear map, on an axis that is logarithmic in what is unexplained; how
+    much of the movement under FGSM a map between natural features explains; the share of digits that PGD
+    turns wrong beyond random signs. Faint lines are seeds, bold ones means with their intervals; all at the
+    largest ε.
+    """
+    kept, widths, epsilon = summaries.healthy(record), record.config["widths"], record.config["epsilons"][-1]
+    figure, (axes,) = _figure(1, 3, (9.5, 3.4), sharex=True)
+    drawn: list[float] = []  # of R²
+    for architecture in record.config["architectures"]:
+        label, colour, marker = KINDS[architecture]
+        for axis, of in (
+            (axes[0], partial(summaries.foretold_by_seed, kept, "heldout", epsilon)),
+            (axes[1], partial(summaries.foretold_by_seed, kept, NATURAL_MAP, epsilon)),
+            (axes[2], partial(summaries.beyond_signs_by_seed, kept, epsilon)),
+        ):
+            found = [of(architecture=architecture, width=width) for width in widths]
+            for seed in record.seeds:
+                there = [
+                    (width, each[seed]) for width, each in zip(widths, found, strict=True) if seed in each
+                ]
+                axis.plot(*zip(*there, strict=True), color=colour, lw=0.8, alpha=0.35)
+            means = [summaries.over(each) for each in found]
+            heights, errors = [mean.mean for mean in means], [_bar(mean) for mean in means]
+            axis.errorbar(widths, heights, errors, color=colour, marker=marker, capsize=3, label=label)
+            if axis is axes[0]:
+                drawn += [value for each in found for value in each.values()]
+    axes[0].set(title="R² of a linear map", xscale="log")
+    if drawn:
+        _logarithmic_in_the_rest(axes[0], "y", FORETOLD_BY["heldout"][1], drawn)
+    axes[1].set(title=f"movement explained, ε = {epsilon:.2f}")
+    axes[2].set(title=f"transfer beyond signs, ε = {epsilon:.2f}")
+    for axis in axes:
+        axis.set_xticks(widths, [f"{width:g}" for width in widths], minor=False)
+        axis.set_xticks([], minor=True)
+        axis.set(xlabel="width (1 is the paper's)")
+    for axis in axes[1:]:
+        axis.axhline(0, color="0.6", lw=0.8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return _signed(figure, record)
 
 
@@ -849,6 +890,14 @@ def _show(axis: Axes, image: Tensor) -> None:
     """One grey image (1, H, W) in [0, 1], without a frame."""
     axis.imshow(image.squeeze(0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
     axis.axis("off")
+
+
+def _logarithmic_in_the_rest(axis: Axes, which: str, ticks: Iterable[float], drawn: Sequence[float]) -> None:
+    """Its x or y axis, on which shares are drawn, becomes logarithmic in what they leave unexplained."""
+    stretched = (lambda r2: -np.log(1 - np.minimum(r2, 0.999)), lambda much: 1 - np.exp(-much))
+    low, high = 1 - 1.4 * (1 - min(drawn)), 1 - 0.7 * (1 - max(drawn))
+    getattr(axis, f"set_{which}scale")("function", functions=stretched)
+    axis.set(**{f"{which}lim": (low, high), f"{which}ticks": [tick for tick in ticks if low < tick < high]})
 
 
 def _signed(figure: Figure, record: Record) -> Figure:

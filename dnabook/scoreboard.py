@@ -698,7 +698,7 @@ def _follow_less_when_wide(architecture: str) -> Callable[[Record], Judgement]:
             reading_by_seed, summaries.healthy(record), "relation", "heldout", architecture=architecture
         )
         slope = over(summaries.slope_by_seed(of, record.config["widths"]))
-        return Judgement(f"R² {plain(slope)} with each doubling", slope.n, verdict(_negative(slope)))
+        return Judgement(f"R² {plain(slope, 3)} with each doubling", slope.n, verdict(_negative(slope)))
 
     return rule
 

@@ -405,6 +405,15 @@ def own_kind_by_seed(of: Callable[..., BySeed], one: str, other: str) -> BySeed:
     return {seed: (sum(w[seed] for w in within) - sum(b[seed] for b in between)) / 2 for seed in seeds}
 
 
+WIDENED = {  # of `capacity`: a reading between the two networks of a pair, and what it is
+    "heldout": "R², linear",
+    "few_images": "R², linear, few images",
+    "nonlinear": "R², kernel, few images",
+    NATURAL_MAP: "movement explained",
+    "gradient_cosine": "cosine",
+}
+
+
 def slope_by_seed(of: Callable[..., BySeed], widths: Sequence[float]) -> BySeed:
     """What a doubling of the width adds to a reading: the least-squares slope over log₂ width, by seed.
 

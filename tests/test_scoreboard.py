@@ -519,7 +519,7 @@ def test_features_must_follow_less_linearly_with_each_doubling_of_the_width(slop
     r2[place] = slope
     judged = claim(("C24", "C24b")[place]).judge(widths(r2=r2, spoilt=spoilt))
     assert (judged.verdict, judged.n) == (expected, 3)
-    assert judged.ours == f"R² {printed(f'{slope:.2f}')} ± 0.02 with each doubling"
+    assert judged.ours == f"R² {printed(f'{slope:.3f}')} ± 0.025 with each doubling"
 
 
 @pytest.mark.parametrize("spoilt", [False, True])

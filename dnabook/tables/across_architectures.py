@@ -1,17 +1,18 @@
-"""Tables of chapter 9: networks of different kinds, what transfers between them, and what foretells it."""
+"""Tables of chapter 9: networks of different kinds and widths, what transfers, and what foretells it."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from dnabook import summaries
+from dnabook import figures, summaries
 from dnabook.experiments.controls import NATURAL_MAP
 from dnabook.figures import KINDS
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
-from dnabook.summaries import FORETELLERS, BySeed, over, percent, plain, points, table
+from dnabook.summaries import FORETELLERS, WIDENED, BySeed, over, percent, plain, points, table
 
 SHORT = {
     "heldout": "R², linear",
@@ -27,7 +28,8 @@ def networks(record: Record) -> str:
     for place, kind in enumerate(record.config["kinds"]):
         both = slice(2 * place, 2 * place + 2)
         read = {t["seed"]: summaries.mean(t["values"]["accuracy"][both]) for t in kept.trials}
-        misled = [over(_misled(kept, epsilon, kind)) for epsilon in epsilons]
+        pair = {"source_arm": kind, "target_arm": kind}
+        misled = [over(_misled(kept, epsilon=epsilon, **pair)) for epsilon in epsilons]
         rows.append([KINDS[kind][0], percent(over(read)), *map(percent, misled)])
     header = ["kind", "accuracy", *(f"misread when attacked itself, ε = {e:.2f}" for e in epsilons)]
     lost, of = summaries.collapsed(record)
@@ -37,9 +39,9 @@ def networks(record: Record) -> str:
     )
 
 
-def _misled(record: Record, epsilon: float, kind: str) -> BySeed:
-    """Of the digits that both networks of a kind read, the share that PGD on one makes it misread."""
-    rows = record.rows("transfer", epsilon=epsilon, source_arm=kind, target_arm=kind)
+def _misled(record: Record, **where: Any) -> BySeed:
+    """Of the digits that both networks of a pair read, the share that PGD on one makes it misread."""
+    rows = record.rows("transfer", **where)
     return summaries.by_seed((row["seed"], row["source_fooled_clean"] / row["n_clean"]) for row in rows)
 
 
@@ -119,3 +121,86 @@ def own_kind(record: Record) -> str:
 
 def _within(of: Callable[..., BySeed], two: tuple[str, str]) -> MeanInterval:
     return over(summaries.own_kind_by_seed(of, *two))
+
+
+# --- Wider and narrower --------------------------------------------------------------------------
+
+
+def sizes(record: Record) -> str:
+    """For each width the parameters and features of a network, and what it reads, attacked and not."""
+    kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
+    for where in _pairs(record):
+        values = record.values(**where)[0]
+        misled = [over(_misled(kept, epsilon=epsilon, **where)) for epsilon in epsilons]
+        rows.append([
+            figures.ARCHITECTURES[where["architecture"]], f"{where['width']:g}", f"{values['parameters']:,}",
+            f"{values['features']:,}", percent(summaries.accuracy(kept, **where)), *map(percent, misled),
+        ])  # fmt: skip
+    header = [
+        "network", "width", "parameters", "features", "accuracy",
+        *(f"misread when attacked itself, ε = {e:.2f}" for e in epsilons),
+    ]  # fmt: skip
+    lost, of = summaries.collapsed(record)
+    return (
+        f"{table(header, rows)}\n\nTwo networks a pair, averaged. In {lost} of {of} pairs a network "
+        f"collapsed, and that pair is left out. {record.caption()}."
+    )
+
+
+def _pairs(record: Record) -> list[dict[str, Any]]:
+    both = itertools.product(record.config["architectures"], record.config["widths"])
+    return [{"architecture": architecture, "width": width} for architecture, width in both]
+
+
+def widths(record: Record) -> str:
+    """For each width what holds between the two networks of a pair, and what transfers."""
+    kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
+    for where in _pairs(record):
+        told = [summaries.foretold_by_seed(kept, each, epsilons[-1], **where) for each in WIDENED]
+        rate = summaries.transfer_by_seed(kept, epsilon=epsilons[-1], **where)
+        beyond = [summaries.beyond_signs_by_seed(kept, epsilon, **where) for epsilon in epsilons]
+        name = f"{figures.ARCHITECTURES[where['architecture']]}, {where['width']:g}"
+        rows.append([
+            name, *map(plain, map(over, told)), percent(over(rate)), *map(points, map(over, beyond)),
+        ])  # fmt: skip
+    header = [
+        "network, width", *WIDENED.values(), f"transfer, ε = {epsilons[-1]:.2f}",
+        *(f"points beyond signs, ε = {e:.2f}" for e in epsilons),
+    ]  # fmt: skip
+    return f"{table(header, rows)}\n\n{_how_many(record)} {record.caption()}."
+
+
+def _how_many(record: Record) -> str:
+    many, few = record.config["feature_images"], record.config["kernel_images"]
+    return (
+        f"R² on {many:,} training images, and on {few:,} of them where it says few; half are fitted, the "
+        "others scored. PGD-ℓ∞. Movements are those under FGSM-ℓ∞ at "
+        f"ε = {record.config['epsilons'][-1]:.2f}."
+    )
+
+
+def doublings(record: Record) -> str:
+    """What a doubling of the width adds to each reading and to what transfers: slopes over log₂ width."""
+    kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
+    for architecture in record.config["architectures"]:
+        told = [
+            partial(summaries.foretold_by_seed, kept, each, epsilons[-1], architecture=architecture)
+            for each in WIDENED
+        ]  # fmt: skip
+        beyond = [
+            partial(summaries.beyond_signs_by_seed, kept, epsilon, architecture=architecture)
+            for epsilon in epsilons
+        ]
+        rows.append([
+            figures.ARCHITECTURES[architecture], *(plain(_slope(record, of), 3) for of in told),
+            *(points(_slope(record, of)) for of in beyond),
+        ])  # fmt: skip
+    header = ["network", *WIDENED.values(), *(f"points beyond signs, ε = {e:.2f}" for e in epsilons)]
+    return (
+        f"{table(header, rows)}\n\nWhat each doubling of the width adds, on average: slopes by least squares "
+        f"over log₂ of the width, seed by seed. {record.caption()}."
+    )
+
+
+def _slope(record: Record, of: Callable[..., BySeed]) -> MeanInterval:
+    return over(summaries.slope_by_seed(of, record.config["widths"]))
