@@ -242,7 +242,8 @@ def _transfer(record: Record) -> str:
     return (
         f"Of the digits with which PGD at ε = 0.10 fools one of two CNNs, {rate('cnn')} fool the other too; "
         f"with the loss, switched on late, {_points(late)} fewer. Between fully connected networks it is "
-        f"{rate('fully_connected')}, and {rate('fully_connected', 'decorrelated')} with the loss"
+        f"{rate('fully_connected')}, and with the loss, from the first step on, "
+        f"{rate('fully_connected', 'decorrelated')}"
     )
 
 
@@ -312,7 +313,7 @@ def _photographs(record: Record) -> str:
         f"is {gains('autoencoder', names)}"
     )
     if "dna_regular" in record.config["arms"]:
-        text += f"; over two necks without the loss it is {gains('dna_regular', ('', ''))}"
+        text += f"; over two necks without the loss it is {gains('dna_regular', names)}"
     return text
 
 

@@ -130,7 +130,11 @@ def test_untrained_features_predict_nearly_as_well_and_transfer_hardly_more_than
 
 
 def test_the_movement_that_the_natural_map_explains_rises_with_transfer():
-    says(PAGE, "What rises with transfer while features learn is how much the same map says of the way that")
+    says(
+        PAGE,
+        "What rises from next to nothing, as transfer does while features learn, is how much the same map "
+        "says of the way that an attack moves them, and how far the input gradients agree.",
+    )
     explained = [_moved(NATURAL_MAP, epochs).mean for epochs in AGES]
     rho = _rank_correlations()["movement"]
     assert explained == sorted(explained) and rho.mean > 0 and excludes_zero(rho)
@@ -179,7 +183,7 @@ def test_between_cnns_little_is_left_unexplained_by_whatever_source():
         f"A trained network leaves about {hundredths(over(trained).mean)} of the variance of another's "
         f"features unexplained, an untrained one {number(int(min(times)))} to {_in_halves(max(times))} times "
         "as much, which still is little, and even the pixels only about an eighth.",
-        "CKA puts them in the same order.",
+        "CKA puts these three in the same order.",
     )
     assert about(over(pixels).mean, 1 / 8, 0.1)
     agreed = [over(_related(source, reading="cka")).mean for source in ("trained", "untrained", "pixels")]
@@ -350,7 +354,7 @@ def test_the_cosine_of_the_gradients_orders_the_rows_almost_as_transfer_does():
     says(
         PAGE,
         "Of untrained features they are nearly orthogonal to the regular network's; in the end their cosine "
-        "is about a third.",
+        "is about a third, behind Figure 11's head.",
         "Within a seed it orders the rows almost as transfer does, better than either of the others.",
     )
     rhos = {name: rho.mean for name, rho in _rank_correlations().items()}
@@ -421,7 +425,7 @@ def test_heads_on_untrained_features_read_fewer_digits():
 def test_the_ridge_of_the_learned_features_suits_trained_networks_best():
     says(
         PAGE,
-        "It looks at one ridge, chosen because it suits trained networks best",
+        "That section uses one ridge, the one that suits trained networks best",
         "Nor does $R^2$ near one tell two networks apart of which one leaves more than twice as much "
         "unexplained.",
     )
