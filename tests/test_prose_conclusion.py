@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from itertools import product
 
@@ -582,10 +581,6 @@ def test_the_scope_is_small():
 
 
 # --- What is left open ---------------------------------------------------------------------------
-
-
-def of_one_seed(record, seed):
-    return dataclasses.replace(record, trials=[t for t in record.trials if t["seed"] == seed])
 
 
 def test_while_features_learn_r2_changes_by_a_few_hundredths_and_the_rest_rises_with_transfer():
