@@ -187,7 +187,12 @@ def _doctor(options) -> int:
         print(f"DNABOOK_DATA names {given}, which does not exist")
     for name in NAMES:
         for scale in records.SCALES:
-            record = records.load(name, scale)
+            try:
+                record = records.load(name, scale)
+            except records.RecordError as error:
+                faults += 1
+                print(error)
+                continue
             if record and record.config != records.config_of(name, scale):
                 faults += 1
                 print(f"{records.path(name, scale)}: made under another configuration; run it again")

@@ -406,7 +406,9 @@ def released_fgsm_l2(
     with _attacked(objective) as call:
         gradient = call(_gradient, objective, x)
     _check_gradients(gradient.isnan().any())
-    return (x + radius * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)).clamp(*bounds)
+    return (
+        x + _per_sample(radius, x) * gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)
+    ).clamp(*bounds)
 
 
 def released_pgd_l2(
@@ -429,7 +431,7 @@ def released_pgd_l2(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     x, ball = x.detach(), _MeanGradient(radius)
-    noise = (x + radius * (2 * _draw(torch.rand, x.shape, x, generator) - 1)).clamp(*bounds)
+    noise = (x + _per_sample(radius, x) * (2 * _draw(torch.rand, x.shape, x, generator) - 1)).clamp(*bounds)
     with _attacked(objective) as call:
         first = noise + step_size * ball.steepest(call(_gradient, objective, noise))
     start = _keep_box_first(x, first, ball, bounds)
@@ -542,6 +544,10 @@ def _check_ball(ball: Ball) -> None:
 def _check_images(x: Tensor, bounds: tuple[float, float]) -> None:
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(f"images are floating point (N, …), got {x.dtype} {tuple(x.shape)}")
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "an attack takes gradients, which torch.inference_mode forbids; torch.no_grad does not"
+        )
     if not len(x) or graphs.recording(x):
         return
     low, high = x.aminmax()

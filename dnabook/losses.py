@@ -13,6 +13,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from dnabook import measures, regression
@@ -133,7 +134,12 @@ class Objective:
 
 
 def classification(*models: nn.Module) -> Objective:
-    """Cross-entropy of each model, summed: models trained side by side without any coupling."""
+    """Cross-entropy of each model, summed: models trained side by side without any coupling.
+
+    Raises ValueError where there is no model.
+    """
+    if not models:
+        raise ValueError("there is no model to train")
 
     def terms(x: Tensor, y: Tensor) -> Terms:
         each = [cross_entropy(model(x), y) for model in models]
@@ -148,7 +154,9 @@ def parametric_distance(
     """Eq. 5: CE1 + CE2 + λ (D_t − ‖θ1 − θ2‖²)².
 
     target_distance: D_t, a squared distance (1000 to 3000 in the paper).  weight: λ.
+    Raises ValueError unless both have parameters of the same shapes.
     """
+    measures.parameter_distance(model1, model2)  # raises
 
     def terms(x: Tensor, y: Tensor) -> Terms:
         each = [cross_entropy(model(x), y) for model in (model1, model2)]
@@ -231,9 +239,10 @@ def alignment(
     """Cross-entropies of a pair plus λ_G · mean (cos(∇ₓCE1, ∇ₓCE2) − c)² and λ L_R. Not a loss of the paper.
 
     As Eq. 5 holds the models' distance at D_t, it holds the cosine of their input gradients at c. The mean is
-    over the first `images` of a batch, whose gradients `measures.loss_directions` takes: derivatives of
-    gradients cost several times a plain step. Kariyappa & Qureshi (2019) train ensembles with the cosines
-    themselves, which opposite gradients lower further.
+    over the first `images` of a batch: derivatives of gradients cost several times a plain step. Gradients
+    are those of `measures.loss_directions` and of `measures.gradient_cosine`, of models in eval mode, where
+    no image has a part in another's. Kariyappa & Qureshi (2019) train ensembles with the cosines themselves,
+    which opposite gradients lower further.
     target_cosine: c in [−1, 1]; 0 turns the gradients to right angles.  alignment_weight: λ_G.
     correlation_weight: λ of the corrected correlation loss between both models' features.
     A weight of 0 leaves its term out, which is then neither computed nor logged.
@@ -254,9 +263,9 @@ def alignment(
             loss = loss + correlation_weight * others["correlation"]
         if alignment_weight:
             few, labels = x[:images].detach().requires_grad_(), y[:images]
-            directions = [
-                measures.loss_directions(model(few), few, labels, create_graph=True) for model in models
-            ]
+            with evaluating(*models), sdpa_kernel(SDPBackend.MATH):  # the attention with second derivatives
+                logits = [model(few) for model in models]
+            directions = [measures.loss_directions(each, few, labels, create_graph=True) for each in logits]
             others["alignment"] = (torch.cosine_similarity(*directions) - target_cosine).square().mean()
             loss = loss + alignment_weight * others["alignment"]
         return _named(loss, each, **others)

@@ -141,9 +141,9 @@ def r_squared(
 
     z1: (N, M1) or (N, C, H, W);  z2: likewise with the same N. It has a direction: z1 predicts z2.
     heldout   fits on the first half of the rows (with a small ridge), scores on the second; below 0 means
-              worse than the mean. The ridge is relative to the largest variance of a unit of z1: where
-              one unit or one direction has nearly all of it, what the others say is shrunk, and the score too
-              low.
+              worse than the mean. Give rows in random order, or the halves may differ. The ridge is relative
+              to the largest variance of a unit of z1: where one unit or one direction has nearly all of it,
+              what the others say is shrunk, and the score too low.
     centred   SS_total about the column means; False: about zero, as the paper prints it, which counts a
               shared mean as agreement.
     adjusted  1 − (1 − R²)(N − 1)/(N − r − 1): unrelated features then score 0 on average, not r/(N − 1).
@@ -151,7 +151,8 @@ def r_squared(
     In sample, a unit of z1 tells nothing when its diagonal entry of R in z1 = QR is below 1e-5 of the largest
     (`regression.ETA`): it depends on the units before it, or is that small beside the largest, whose mean
     counts. Standardise units whose sizes lie further apart.
-    Returns nan when SS_total is 0 (z2 constant; uncentred, z2 zero), and for `adjusted` when N − 1 ≤ r.
+    Returns nan when SS_total is 0 but for the rounding of z2's type (z2 constant; uncentred, z2 zero), and
+    for `adjusted` when N − 1 ≤ r.
     Raises ValueError on mismatched shapes, on fewer than 4 rows held out, on `heldout` with `adjusted`.
     """
     z1, z2 = regression.matrices(z1, z2)
@@ -162,13 +163,13 @@ def r_squared(
         raise ValueError(f"a held-out R² needs at least 4 rows, got {n}")
     half = n // 2
     fitted, scored = (slice(half), slice(half, n)) if heldout else (slice(n), slice(n))
-    z1, z2 = regression.double(z1), regression.double(z2)
+    kind, z1, z2 = z2.dtype, regression.double(z1), regression.double(z2)
     how = {"ridge": HELDOUT_RIDGE, "eta": 0.0} if heldout else {}  # the ridge copes with dependent columns
     fit = regression.fit(z1[fitted], z2[fitted], **how)
     target = z2[scored]
     ss_res = fit.residual(z1[scored], target).square().sum()
     ss_total = (target - target.mean(0) if centred else target).square().sum()
-    if ss_total <= 1e-12 * target.square().sum():  # constant up to rounding
+    if _constant(ss_total, target, kind):
         return math.nan
     r2 = (1 - ss_res / ss_total).item()
     return _adjusted(r2, n, rank(z1)) if adjusted else r2
@@ -180,18 +181,23 @@ def nonlinear_r_squared(z1: Tensor, z2: Tensor) -> float:
     z1: (N, M1) or (N, C, H, W);  z2: likewise with the same N ≥ 4, in random order. The function is a kernel
     ridge regression on the first half of the rows, scored on the second as `r_squared(…, heldout=True)` is.
     Its Gaussian kernel exp(−‖a − b‖² / 2s²) has for s² the median squared distance of the first thousand of
-    the fitted rows, and 1 everywhere on its diagonal, to which `KERNEL_RIDGE` is added. So the score does not
-    change when z1 is shifted, turned or scaled; it is a lower bound of what any function could explain.
-    Memory grows with N²: 600 MB for 10,000 rows. Returns nan when z2 does not vary in the second half.
-    Raises ValueError on mismatched shapes, and on fewer than 4 rows.
+    the fitted rows, pairs that coincide left out, and 1 everywhere on its diagonal, to which `KERNEL_RIDGE`
+    is added. So the score does not change when z1 is shifted, turned or scaled; it is a lower bound of what
+    any function could explain.
+    Memory grows with N²: 0.9 GB for 10,000 rows. Returns nan when z2 does not vary in the second half, and
+    when a feature is not finite. Raises ValueError on mismatched shapes, and on fewer than 4 rows.
     """
-    z1, z2 = map(regression.double, regression.matrices(z1, z2))
+    z1, z2 = regression.matrices(z1, z2)
+    kind, z1, z2 = z2.dtype, regression.double(z1), regression.double(z2)
     if len(z1) < 4:
         raise ValueError(f"a held-out R² needs at least 4 rows, got {len(z1)}")
-    half = len(z1) // 2
+    if not (z1.isfinite().all() and z2.isfinite().all()):
+        return math.nan
+    half, z1 = len(z1) // 2, z1 - z1.mean(0)
     fitted, scored, mean = z1[:half], z1[half:], z2[:half].mean(0)
-    near = fitted[:1000]
-    spread = torch.nn.functional.pdist(near).square().median().clamp_min(torch.finfo(z1.dtype).tiny)
+    apart = torch.nn.functional.pdist(fitted[:1000]).square()
+    apart = apart[apart > 0]
+    spread = apart.median() if len(apart) else 1.0
 
     def kernel(rows: Tensor) -> Tensor:
         return torch.exp(torch.cdist(rows, fitted).square().div_(-2 * spread))
@@ -200,9 +206,15 @@ def nonlinear_r_squared(z1: Tensor, z2: Tensor) -> float:
     predicted = mean + kernel(scored) @ torch.cholesky_solve(z2[:half] - mean, factor)
     target = z2[half:]
     ss_total = (target - target.mean(0)).square().sum()
-    if ss_total <= 1e-12 * target.square().sum():  # constant up to rounding
+    if _constant(ss_total, target, kind):
         return math.nan
     return (1 - (target - predicted).square().sum() / ss_total).item()
+
+
+def _constant(ss_total: Tensor, target: Tensor, kind: torch.dtype) -> bool:
+    """Whether what varies of a target that came in this type is no more than its rounding, or float32's."""
+    eps = torch.finfo(torch.promote_types(kind, torch.float32)).eps
+    return bool(ss_total <= (8 * eps) ** 2 * target.square().sum())
 
 
 def _adjusted(r2: float, n: int, r: int) -> float:
@@ -211,8 +223,14 @@ def _adjusted(r2: float, n: int, r: int) -> float:
 
 
 def rank(z: Tensor) -> int:
-    """Number of linearly independent columns of the centred features z (N, M), at most N − 1."""
-    eigenvalues = torch.linalg.eigvalsh(_gram(z))
+    """Number of linearly independent columns of the centred features z (N, M), at most N − 1.
+
+    0 where a feature is not finite.
+    """
+    gram = _gram(z)
+    if not gram.isfinite().all():
+        return 0
+    eigenvalues = torch.linalg.eigvalsh(gram)
     return int((eigenvalues > 1e-12 * eigenvalues.max()).sum())  # singular values above 1e-6 of the largest
 
 
@@ -264,7 +282,10 @@ class Predictability(NamedTuple):
 
 
 def predictability(z1: Tensor, z2: Tensor) -> Predictability:
-    """Every reading of R² from z1 (N, M1) to z2 (N, M2), beside z1's chance floor, rank and live units."""
+    """Every reading of R² from z1 (N, M1) to z2 (N, M2), N ≥ 4, beside z1's chance floor, rank, live units.
+
+    Raises ValueError on mismatched shapes, and on fewer than 4 rows. R² is nan where a feature is not finite.
+    """
     z1, z2 = regression.matrices(z1, z2)
     n, r, in_sample = len(z1), rank(z1), r_squared(z1, z2)
     return Predictability(

@@ -10,6 +10,7 @@ work on a processor.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 
@@ -21,10 +22,11 @@ def keep_freed_memory(device: torch.device) -> None:
     """Ask glibc to keep freed memory for the next step, instead of returning it to the system each time.
 
     It holds for the whole process, other libraries included, until it ends: a heap that has once grown is
-    used again but never given back. For another device than the CPU, and elsewhere than on Linux with glibc,
-    nothing happens.
+    used again but never given back. For another device than the CPU, elsewhere than on Linux with glibc, and
+    where the environment variable DNABOOK_MALLOC is "system", nothing happens.
     """
-    if device.type != "cpu" or not sys.platform.startswith("linux"):
+    asked_not_to = os.environ.get("DNABOOK_MALLOC") == "system"
+    if asked_not_to or device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -10,6 +10,7 @@ of two numbers cut at zero is the larger cut at zero, so outputs and gradients a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
@@ -79,9 +80,11 @@ class FullyConnected(Classifier):
 def scaled(width: float, *sizes: int) -> list[int]:
     """Sizes of layers times a width. Raises ValueError unless all are whole numbers of at least 1."""
     products = [size * width for size in sizes]
-    if any(product < 1 or product != int(product) for product in products):
-        raise ValueError(f"width times {', '.join(map(str, sizes))} must be whole numbers ≥ 1; got {width}")
-    return [int(product) for product in products]
+    if not all(0.5 < each < math.inf and math.isclose(each, round(each)) for each in products):
+        raise ValueError(
+            f"{', '.join(map(str, sizes))} times the width must be whole numbers ≥ 1; got {width}"
+        )
+    return [round(each) for each in products]
 
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
@@ -114,6 +117,10 @@ class _Patches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches = functional.unfold(x, self.size, stride=self.size)  # (N, 49, 16)
+        if patches.shape[2] * self.size**2 != x[0].numel():
+            raise ValueError(
+                f"images must be cut whole into squares of {self.size} pixels, got {tuple(x.shape)}"
+            )
         return self.embed(patches.transpose(1, 2)) + self.place  # (N, 16, 32)
 
 

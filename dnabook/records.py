@@ -54,7 +54,8 @@ SCALES = ("smoke", "laptop", "paper")
 TRAINING_CODE = (  # what a training run depends on: a change here makes its checkpoints void
     "graphs", "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
     "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
-    "experiments/parameter_distance",
+    "experiments/parameter_distance", "experiments/controls", "experiments/learned_features",
+    "experiments/surrogate", "experiments/features_or_gradients",
 )  # fmt: skip
 SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
 
@@ -198,7 +199,7 @@ def _load(file: Path) -> Record | None:
             if missing := {"setting", "seed", "values", "provenance"} - trial.keys():
                 raise KeyError(", ".join(sorted(missing)))
             trial["values"] = _replaced(trial["values"], lambda v: v is None, math.nan)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{file} is not a record ({error}); restore it or delete it") from error
     return record
 

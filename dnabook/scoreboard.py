@@ -634,7 +634,7 @@ def _protects(arm: str) -> Callable[[Record], Judgement]:
 
 
 def _not_robust(pairs: Record, variants: Record) -> Judgement:
-    """Do the decorrelated arms of which most pairs live, attacked themselves, read next to nothing?"""
+    """Do decorrelated arms, of which half the pairs live at least, read next to nothing when attacked?"""
     arms = (
         (pairs, {"architecture": "cnn", "arm": "decorrelated_late"}, "CNN, late"),
         (pairs, {"architecture": "fully_connected", "arm": "decorrelated"}, "fully connected"),
@@ -648,7 +648,8 @@ def _not_robust(pairs: Record, variants: Record) -> Judgement:
             summaries.over(summaries.robust_by_seed(kept, attack="pgd-linf", epsilon=epsilon, **where))
             for epsilon in record.config["epsilons"]
         ]
-        if left[0].n:
+        lost, of = summaries.collapsed(record, **where)
+        if left[0].n and lost <= of / 2:
             texts.append(f"{label} {', '.join(map(percent, left))}")
             last.append(left[-1])
     results = [REPRODUCED if value.mean + value.half_width < 0.1 else NOT for value in last]

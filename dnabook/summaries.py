@@ -127,8 +127,8 @@ def beyond_signs_by_seed(record: Record, epsilon: float, *, learned: bool = Fals
     """Transfer to a regular network, say, less what random signs do to the same images, by seed.
 
     Of `controls` from a network with untrained features, or, learned, from another trained one; of
-    `learned_features` from those with the `epochs` and `head` that are given; of `features_or_gradients` from
-    `source_arm` to `target_arm`, which need not be regular.
+    `learned_features` from those with the `epochs` and `head` that are given; of `features_or_gradients` and
+    `architectures` from `source_arm` to `target_arm`, which need not be regular; of `capacity` within pairs.
     """
     found = _trials(record, where)
     if learned:
@@ -368,7 +368,10 @@ FORETELLERS = {  # of `architectures`: a reading from the attacked network to th
 
 
 def foretold_by_seed(record: Record, reading: str, epsilon: float, **where: Any) -> BySeed:
-    """Of `architectures`: one of `FORETELLERS`, between the kinds `source_arm` and `target_arm`, by seed."""
+    """Of `architectures`: one of `FORETELLERS`, between the kinds `source_arm` and `target_arm`, by seed.
+
+    Of `capacity`: one of `WIDENED`, of the pairs of an `architecture` and a `width`.
+    """
     if reading in (NATURAL_MAP, OWN_MAP):
         return reading_by_seed(record, "movement", "explains", map=reading, epsilon=epsilon, **where)
     return reading_by_seed(record, "relation", reading, **where)
@@ -418,7 +421,10 @@ def slope_by_seed(of: Callable[..., BySeed], widths: Sequence[float]) -> BySeed:
     """What a doubling of the width adds to a reading: the least-squares slope over log₂ width, by seed.
 
     of: gives the reading for a `width`. A seed that lacks a width drops out.
+    Raises ValueError unless there are two widths or more.
     """
+    if len(set(widths)) < 2:
+        raise ValueError(f"a slope needs at least two widths, got {list(widths)}")
     logs = [math.log2(width) for width in widths]
     centred = [each - mean(logs) for each in logs]
     readings = [of(width=width) for width in widths]

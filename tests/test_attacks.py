@@ -831,6 +831,17 @@ def test_freed_memory_is_asked_for_only_where_the_cpu_works(device, monkeypatch)
     assert libraries == ["libc.so.6"] * (device == "cpu")
 
 
+def test_freed_memory_is_left_to_the_system_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setenv("DNABOOK_MALLOC", "system")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: 1 / 0)
+    memory.keep_freed_memory.__wrapped__(torch.device("cpu"))
+
+
+def test_an_attack_without_gradients_says_so():
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode forbids"):
+        pgd(bumpy, images(), Linf(0.1), steps=1)
+
+
 # --- Bugs that other libraries have had ----------------------------------------------------------
 
 
@@ -1240,6 +1251,18 @@ def test_the_released_fgsm_moves_images_of_equal_gradients_by_the_radius_over_th
         delta = released_fgsm_l2(linear(w), x, 1.7, bounds=WIDE) - x
         torch.testing.assert_close(lengths(delta), torch.full((n,), 1.7 / n**0.5, dtype=x.dtype))
         torch.testing.assert_close(n**0.5 * delta, fgsm(linear(w), x, L2(1.7), bounds=WIDE) - x)
+
+
+def test_the_released_attacks_take_a_radius_for_each_image_along_the_right_axis():
+    """28 images of 28 pixels: a radius that lay along a side of the image would fit as well."""
+    x = torch.full((28, 1, 28, 28), 0.5)
+    radius = torch.zeros(28)
+    radius[3] = 1.0
+    w = torch.ones(28, 28)
+    for attack in (released_fgsm_l2, partial(released_pgd_l2, steps=1)):
+        moved = (attack(linear(w), x, radius) - x).flatten(1).abs().amax(1)
+        assert moved.argmax() == 3 and moved[3] > 0.005
+        assert (moved.sort().values[:-1] < 0.002).all()
 
 
 def authors_pgd(model, x, y, radius, steps, step_size, noise):

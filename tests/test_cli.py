@@ -374,6 +374,20 @@ def test_doctor_returns_1_for_a_record_of_another_configuration(fake, capsys, qu
     assert lines[-1] == "1 fault(s), named above"
 
 
+@pytest.mark.parametrize(
+    "damaged", ['{"name": 1', '{"name": "x", "scale": "smoke", "config": {}, "trials": [1]}']
+)
+def test_doctor_names_a_damaged_record_and_looks_at_the_others(fake, capsys, quick_data, damaged):
+    run()
+    records.path("made_up", "laptop").write_text(damaged)
+    fake.SCALES = {**fake.SCALES, "smoke": Config(size=9)}
+    capsys.readouterr()
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert f"{records.path('made_up', 'laptop')} is not a record" in out
+    assert out.splitlines()[-1] == "2 fault(s), named above"
+
+
 def test_doctor_names_folders_that_cannot_be_used(fake, capsys, quick_data, monkeypatch, tmp_path):
     obstacle = tmp_path / "a file"
     obstacle.touch()

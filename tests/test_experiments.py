@@ -523,8 +523,9 @@ def test_a_cell_is_of_the_model_that_is_attacked_and_the_one_that_reads(small_pa
 
     z = [measures.features(model, x) for model in (others[1], small_pair[0])]
     there, back = (measures.r_squared(*pair, heldout=True) for pair in (z, z[::-1]))
-    assert row_of(strangers._relations(models, mnist_test, config))["heldout"] == there != back
-    row = row_of(strangers._transfers(models, mnist_test, config, 3, CPU))
+    values = strangers.compared(models, mnist_test, config, 3, CPU)
+    assert row_of(values["relation"])["heldout"] == there != back
+    row = row_of(values["transfer"])
     x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=3, seed=3), others[1], x, y)
     counts = measures.transfer_counts(others[1], small_pair[0], x_adv, y, x)
     assert (row["both_fooled_clean"], row["source_fooled_clean"]) == tuple(counts)
@@ -1365,6 +1366,8 @@ def test_a_pair_of_a_width_is_read_on_many_training_images_and_on_as_few_as_the_
     assert there["few_images"] == measures.r_squared(*few, heldout=True)
     assert back["nonlinear"] == measures.nonlinear_r_squared(*reversed(few))
     assert {row["n"] for row in values["transfer"]} == {20}
+    capacity.run(config, {"architecture": "fully_connected", "width": 1}, 7, CPU)
+    assert asked[1] == (config.training, "fully_connected", "regular", 7, {})  # the pair of `transfer`
 
 
 def test_pairs_of_different_widths_do_not_take_each_other_s_checkpoints():

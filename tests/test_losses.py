@@ -771,6 +771,39 @@ def test_the_alignment_that_is_trained_is_the_one_that_is_measured(small):
     assert alignment == pytest.approx(np.mean((np.array(each) - 0.2) ** 2), abs=1e-6)
 
 
+def test_in_the_alignment_no_image_has_a_part_in_another_s_gradient_through_batch_normalisation(mnist_test):
+    """Taken of 40 images or of 5, and measured: all the same. In training mode it would differ by a third."""
+    x, y = mnist_test.x[:40], mnist_test.y[:40]
+    with models.seeded(0):
+        pair = [models.FullyConnected() for _ in range(2)]
+    for model in pair:
+        model.train()(x)  # once, so that its statistics are those of digits
+    seen = [int(m.num_batches_tracked) for m in pair[0].modules() if isinstance(m, nn.BatchNorm1d)]
+    terms = losses.alignment(*pair, images=5)(x, y)
+    each = [measures.gradient_cosine(*pair, x[i : i + 1], y[i : i + 1]) for i in range(5)]
+    assert terms["alignment"].item() == pytest.approx(np.mean(np.square(each)), rel=1e-3)
+    terms["loss"].backward()
+    now = [int(m.num_batches_tracked) for m in pair[0].modules() if isinstance(m, nn.BatchNorm1d)]
+    assert now == [n + 1 for n in seen] and pair[0].training  # the batch counts once
+    assert math.isfinite(losses.alignment(*pair, images=1)(x, y)["alignment"].item())
+
+
+def test_transformers_can_be_aligned():
+    with models.seeded(0):
+        pair = [models.VisionTransformer() for _ in range(2)]
+    x, y = torch.rand(6, 1, 28, 28), torch.arange(6)
+    losses.alignment(*pair)(x, y)["alignment"].backward()
+    assert all(p.grad.isfinite().all() for model in pair for p in model.body.parameters())
+    assert any(p.grad.abs().max() > 0 for p in pair[0].body.parameters())
+
+
+def test_models_that_have_no_distance_and_no_models_are_refused_at_once():
+    with pytest.raises(ValueError, match="differ in their parameters"):
+        losses.parametric_distance(CNN(), models.FullyConnected(), target_distance=1.0)
+    with pytest.raises(ValueError, match="no model"):
+        losses.classification()
+
+
 def test_the_gradient_of_the_alignment_is_that_of_finite_differences(small):
     model1, model2, x, y = small
     objective = losses.alignment(model1, model2)

@@ -781,3 +781,41 @@ def test_a_kernel_needs_four_rows_and_as_many_of_both():
         measures.nonlinear_r_squared(torch.rand(3, 2), torch.rand(3, 2))
     with pytest.raises(ValueError, match="same N"):
         measures.nonlinear_r_squared(torch.rand(8, 2), torch.rand(9, 2))
+
+
+@pytest.mark.parametrize("silent", [0.7, 0.72, 0.9])
+def test_a_kernel_sees_a_unit_that_is_silent_on_most_images(silent):
+    """Most pairs of images coincide then; a median over all pairs would be 0."""
+    generator = torch.Generator().manual_seed(5)
+    z = torch.rand(2000, 1, generator=generator) * (torch.rand(2000, 1, generator=generator) > silent)
+    assert measures.nonlinear_r_squared(z, z) > 0.999
+
+
+@pytest.mark.parametrize("shift", [1e6, 1e7])
+def test_a_large_shift_costs_the_kernel_nothing(shift):
+    generator = torch.Generator().manual_seed(6)
+    z1, z2 = (torch.randn(300, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    z2 = z2 + z1.square()
+    score = measures.nonlinear_r_squared(z1, z2)
+    assert measures.nonlinear_r_squared(z1 + shift, z2) == pytest.approx(score, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_have_no_r_squared_of_any_kind(value):
+    z1, z2 = torch.rand(40, 3), torch.rand(40, 3)
+    spoilt = z1.clone()
+    spoilt[3, 1] = spoilt[30, 1] = value
+    for pair in ((spoilt, z2), (z2, spoilt)):
+        assert math.isnan(measures.nonlinear_r_squared(*pair))
+        found = measures.predictability(*pair)
+        assert math.isnan(found.in_sample) and math.isnan(found.heldout)
+    assert measures.predictability(spoilt, z2).rank == 0
+
+
+def test_what_varies_more_than_its_type_rounds_is_not_constant():
+    """Around two million float64 still tells 10⁻⁹ apart, and float32 not a tenth."""
+    z1 = torch.randn(200, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    assert measures.r_squared(z1, z1 + 2e6) == pytest.approx(1, abs=1e-6)
+    assert measures.nonlinear_r_squared(z1, z1 + 2e6) > 0.9
+    rounded = (1e-3 * z1 + 2e6).float()
+    assert math.isnan(measures.r_squared(z1, rounded))

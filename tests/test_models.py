@@ -17,6 +17,7 @@ from dnabook.models import (
     VisionTransformer,
     channels_last,
     evaluating,
+    scaled,
     seeded,
 )
 
@@ -78,6 +79,11 @@ def test_a_width_multiplies_every_hidden_layer(width, x):
     assert hidden == [500 * width, 500 * width, 200 * width, 200 * width, 100 * width, 10]
 
 
+@pytest.mark.parametrize("hundredths", range(1, 301))
+def test_every_width_that_leaves_whole_layers_is_taken_however_it_is_rounded(hundredths):
+    assert scaled(hundredths / 100, 500, 200, 100) == [5 * hundredths, 2 * hundredths, hundredths]
+
+
 @BOTH
 def test_at_width_one_a_network_is_that_of_figure_11(architecture):
     drawn = []
@@ -88,10 +94,15 @@ def test_at_width_one_a_network_is_that_of_figure_11(architecture):
 
 
 @BOTH
-@pytest.mark.parametrize("width", [0, -1, 0.001, 0.333])
+@pytest.mark.parametrize("width", [0, -1, 0.001, 0.333, float("inf"), float("nan")])
 def test_a_width_that_leaves_no_whole_layers_is_refused(architecture, width):
-    with pytest.raises(ValueError, match=f"whole numbers ≥ 1; got {width}"):
+    with pytest.raises(ValueError, match=f"times the width must be whole numbers ≥ 1; got {width}"):
         architecture(width=width)
+
+
+def test_a_transformer_refuses_images_that_its_squares_would_cut_off():
+    with pytest.raises(ValueError, match="cut whole into squares of 7 pixels"):
+        VisionTransformer()(torch.rand(2, 1, 32, 32))
 
 
 @BOTH

@@ -859,7 +859,19 @@ def test_a_checkpoint_is_for_one_kind_of_gpu_with_any_number_of_threads(fake, mo
 WHAT_TRAINS = (
     "graphs", "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
     "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
+    "experiments/parameter_distance", "experiments/controls", "experiments/surrogate",
+    "experiments/learned_features", "experiments/features_or_gradients",
 )  # fmt: skip
+
+
+def test_every_module_that_says_how_models_are_trained_names_their_checkpoints():
+    package = Path(records.__file__).parent
+    trains = re.compile(r"\b(train_in_stages|context\.checkpoint|training\.fit|train_heads)\(")
+    found = {
+        file.relative_to(package).with_suffix("").as_posix()
+        for file in package.rglob("*.py") if trains.search(file.read_text(encoding="utf-8"))
+    }  # fmt: skip
+    assert "experiments/surrogate" in found and found <= set(records.TRAINING_CODE)
 
 
 @pytest.mark.parametrize("changed", WHAT_TRAINS)

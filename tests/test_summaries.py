@@ -407,6 +407,8 @@ def test_a_slope_is_what_a_doubling_adds_by_least_squares_for_seeds_with_every_w
     }  # fmt: skip
     found = summaries.slope_by_seed(lambda width: readings[width], (0.25, 0.5, 1, 2))
     assert found == {0: pytest.approx(2), 1: pytest.approx(-0.3)}
+    with pytest.raises(ValueError, match=r"at least two widths, got \[1\]"):
+        summaries.slope_by_seed(lambda width: readings[width], [1])
 
 
 # --- Across architectures ------------------------------------------------------------------------

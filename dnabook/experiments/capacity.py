@@ -59,9 +59,9 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     them; "movement", rows of `controls.movement` with one ridge, on as many test images in random order;
     "transfer", rows of `controls.attacked_through` on the first `test_images` test images.
     """
-    pair, _ = train(
-        config.training, setting["architecture"], "regular", seed, context, width=setting["width"]
-    )
+    width = setting["width"]
+    options = {} if width == 1 else {"width": width}  # at 1 it is the pair of `transfer`, trained or taken
+    pair, _ = train(config.training, setting["architecture"], "regular", seed, context, **options)
     networks: dict[Network, nn.Module] = {("regular", number): model for number, model in enumerate(pair, 1)}
     cells = list(itertools.permutations(networks, 2))
     test = data.load("mnist", "test", device=context.device)

@@ -88,15 +88,18 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
 
 
 def defended(how: Training, arm: str, surrogate: nn.Module, seed: int, context: Context) -> nn.Module:
-    """Model 2 of the seed's pair, trained by an arm of `READERS`, its features against the surrogate's."""
-    kind, variant = READERS[arm]
+    """Model 2 of the seed's pair, trained by an arm of `READERS`, its features against the surrogate's.
+
+    how: the surrogate was trained so too, but for the arm.
+    """
+    (kind, variant), against = READERS[arm], dataclasses.asdict(how)
     how = dataclasses.replace(how, variant=variant)
     fixed, model = copy.deepcopy(surrogate).requires_grad_(False), new_pair("cnn", seed, context)[1]
 
     def objective(weight: float) -> losses.Objective:
         return losses.decorrelation_from(fixed, model, correlation_weight=weight, variant=variant)
 
-    train_in_stages(how, kind, objective, seed, context, architecture="cnn", against="surrogate")
+    train_in_stages(how, kind, objective, seed, context, architecture="cnn", against=against)
     return model
 
 
