@@ -20,6 +20,7 @@ from prose import (
     paper,
     says,
     verdict,
+    words,
 )
 from scipy import stats
 
@@ -29,6 +30,28 @@ from dnabook.scoreboard import DIRECTION, NOT, OPEN, REPRODUCED
 
 SCORES, ERRATA, COSTS, TEACH = "scoreboard", "errata", "costs", "teach"
 FULLY = "fully_connected"
+
+
+# --- The first page, and README ------------------------------------------------------------------
+
+
+def test_the_finding_in_short_is_that_of_the_records():
+    short = (
+        "We find, in short: the relation is there, and it is not enough for attacks to transfer; the loss, "
+        "once repaired, cuts transfer between CNNs, largely by what it makes of each network; and most of "
+        "the Dual Neck Autoencoder's gain is gone when the attack is chosen against it."
+    )
+    says("intro", short)
+    assert short in words("../README")
+    for id in ("C3", "C6d"):  # features are affine maps of each other, and the repaired loss works
+        assert verdict(id) in (REPRODUCED, DIRECTION), id
+    assert verdict("C4a") == verdict("C6f") == NOT  # enough to transfer; more than each network's own
+    for epsilon in (0.05, 0.10):
+        printed, strongest = (
+            differ(*(saved(arm, "pgd", epsilon, objective=o) for arm in ("dna", "autoencoder"))).mean
+            for o in ("printed", "strongest")
+        )
+        assert strongest < printed / 2
 
 
 # --- Scoreboard ----------------------------------------------------------------------------------
