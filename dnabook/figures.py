@@ -773,22 +773,24 @@ def architectures(record: Record) -> Figure:
 
 
 def capacity(record: Record) -> Figure:
-    """Over the width of a pair's networks: R² of their features, the movement explained, and transfer.
+    """Over the width of a pair's networks: what holds between the two, and what transfers.
 
-    From the left: held-out R² of a linear map, on an axis that is logarithmic in what is unexplained; how
-    much of the movement under FGSM a map between natural features explains; the share of digits that PGD
-    turns wrong beyond random signs. Faint lines are seeds, bold ones means with their intervals; all at the
-    largest ε.
+    Above: held-out R² of a linear map, on an axis that is logarithmic in what is unexplained; how much of the
+    movement under FGSM a map between natural features explains. Below: the cosine of the input gradients; the
+    share of digits that PGD turns wrong beyond random signs. Faint lines are seeds, bold ones means with
+    their intervals; all at the largest ε.
     """
     kept, widths, epsilon = summaries.healthy(record), record.config["widths"], record.config["epsilons"][-1]
-    figure, (axes,) = _figure(1, 3, (9.5, 3.4), sharex=True)
+    figure, axes = _figure(2, 2, (8.6, 5.6), sharex=True)
+    axes = list(axes.flat)
     drawn: list[float] = []  # of R²
     for architecture in record.config["architectures"]:
         label, colour, marker = KINDS[architecture]
         for axis, of in (
             (axes[0], partial(summaries.foretold_by_seed, kept, "heldout", epsilon)),
             (axes[1], partial(summaries.foretold_by_seed, kept, NATURAL_MAP, epsilon)),
-            (axes[2], partial(summaries.beyond_signs_by_seed, kept, epsilon)),
+            (axes[2], partial(summaries.foretold_by_seed, kept, "gradient_cosine", epsilon)),
+            (axes[3], partial(summaries.beyond_signs_by_seed, kept, epsilon)),
         ):
             found = [of(architecture=architecture, width=width) for width in widths]
             for seed in record.seeds:
@@ -805,10 +807,12 @@ def capacity(record: Record) -> Figure:
     if drawn:
         _logarithmic_in_the_rest(axes[0], "y", FORETOLD_BY["heldout"][1], drawn)
     axes[1].set(title=f"movement explained, ε = {epsilon:.2f}")
-    axes[2].set(title=f"transfer beyond signs, ε = {epsilon:.2f}")
+    axes[2].set(title="cosine of the gradients")
+    axes[3].set(title=f"transfer beyond signs, ε = {epsilon:.2f}")
     for axis in axes:
         axis.set_xticks(widths, [f"{width:g}" for width in widths], minor=False)
         axis.set_xticks([], minor=True)
+    for axis in axes[2:]:
         axis.set(xlabel="width (1 is the paper's)")
     for axis in axes[1:]:
         axis.axhline(0, color="0.6", lw=0.8)
