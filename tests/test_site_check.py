@@ -62,6 +62,9 @@ PAGES = {
         {"equation"},
     ),
     "wide": ('<div style="width: 900px">A block that no phone holds</div>', {"phone", "print"}),
+    "wider": (
+        '<div style="width: 1200px">A block that no tablet holds</div>', {"tablet", "phone", "print"}
+    ),
     "pale": ('<p style="color: #ccc; background: #fff">Too pale to be read</p>', {"axe"}),
     "dim": ("<style>[data-theme=dark] p {color: #333; background: #222}</style><p>Dim at night</p>", {"axe"}),
     "button": ('<button class="copybtn">Copy</button>', {"print"}),

@@ -47,6 +47,7 @@ PHONE, DESK, SHEET = (
     {"width": 1300, "height": 900},
     {"width": 718, "height": 1000},
 )
+TABLET = {"width": 1050, "height": 900}  # the theme has no margin there for what is wider than the text
 BROWSERS = 2  # at once: one a core of a small machine
 WORDS_OF_ALT = 6  # fewer name a figure; a finding is a sentence
 UNLISTED = {"search.html", "genindex.html", "py-modindex.html", "404.html"}  # pages that no sitemap lists
@@ -388,6 +389,10 @@ class Reader:
             self.faults += axe_faults(page, tab.evaluate(AXE, AXE_RULES[theme]), theme)
             self.shoot(tab, page, theme)
         tab.evaluate("Object.assign(document.documentElement.dataset, {theme: 'light', mode: 'light'})")
+        for name, size in (("desk", DESK), ("tablet", TABLET)):
+            tab.set_viewport_size(size)
+            wide = tab.evaluate(WIDE)
+            self.faults += [Fault(page, name, wide)] if wide else []
         for name, size in zip(LOOKS[2:], (PHONE, SHEET), strict=True):
             tab.set_viewport_size(size)
             if name == "print":
