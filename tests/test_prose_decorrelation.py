@@ -19,6 +19,7 @@ from prose import (
     number,
     paper,
     says,
+    verdict,
     whole,
 )
 
@@ -693,12 +694,10 @@ def test_a_fixed_surrogate_protects_against_unseen_cnns_as_far_as_the_page_says(
         PAGE,
         f"At paper scale ({number(len(paper('surrogate').whole_seeds))} seeds)",
         f"At ε = 0.10 attacks through CNNs that it never met transfer {lower(strong)} points less, as "
-        "much as those through the surrogate itself.",
-        f"At ε = 0.05 they transfer {whole(weak)} points less on average, by an interval that just "
-        "contains zero.",
+        f"much as those through the surrogate itself, and at ε = 0.05 they transfer {lower(weak)} points "
+        "less.",
     )
-    assert excludes_zero(strong) and weak.mean < 0 and not excludes_zero(weak)
-    assert weak.half_width < 1.1 * abs(weak.mean)
+    assert excludes_zero(strong) and excludes_zero(weak) and verdict("C19a") == "reproduced"
     through = surrogate_change(transfer_by_seed, "corrected", "surrogate", epsilon=0.10)
     assert about(through.mean, strong.mean)
 
@@ -714,10 +713,10 @@ def test_a_fixed_surrogate_protects_against_fully_connected_attackers_only_on_av
         assert fall.mean < 0 and not excludes_zero(fall)
 
 
-def test_a_quarter_of_the_fall_is_without_an_adversary():
+def test_an_eighth_of_the_fall_is_without_an_adversary():
     says(
         PAGE,
-        "About a quarter of the fall at ε = 0.10 has nothing to do with an adversary: on average random "
+        "About an eighth of the fall at ε = 0.10 has nothing to do with an adversary: on average random "
         "signs of that size, too, turn fewer digits wrong",
     )
     for attacker in ("surrogate", "cnn"):
@@ -725,19 +724,21 @@ def test_a_quarter_of_the_fall_is_without_an_adversary():
             surrogate_change(query, "corrected", attacker, epsilon=0.10).mean
             for query in (signs_by_seed, transfer_by_seed)
         )
-        assert signs < 0 and about(signs / fall, 1 / 4)
+        assert signs < 0 and about(signs / fall, 1 / 8, 0.3)
 
 
 def test_the_released_loss_switched_on_late_hardly_protects():
     attackers = ("surrogate", "cnn", "fully_connected")
     taken = [surrogate_change(relation("heldout"), "decorrelated_late", each).mean for each in attackers]
+    own = surrogate_change(transfer_by_seed, "decorrelated_late", "surrogate", epsilon=0.10)
     assert max(taken) < 0
     taken = " or ".join(dict.fromkeys(in_words(each) for each in sorted(taken, reverse=True)))
     says(
         PAGE,
         f"It takes {taken} hundredths of $R^2$, and no fall of transfer from unseen CNNs can be told from "
-        "zero.",
+        f"zero; from the surrogate itself it is {lower(own)} points at ε = 0.10.",
     )
+    assert excludes_zero(own)
     for epsilon in paper("surrogate").config["epsilons"]:
         assert not excludes_zero(
             surrogate_change(transfer_by_seed, "decorrelated_late", "cnn", epsilon=epsilon)
@@ -747,13 +748,14 @@ def test_the_released_loss_switched_on_late_hardly_protects():
 def test_decorrelated_from_one_cnn_is_decorrelated_from_others_by_as_much():
     says(
         PAGE,
-        "a CNN has become harder to predict from other CNNs, and its gradients have turned away from theirs, "
-        "by about as much",
+        "a CNN has become harder to predict from other CNNs by as much. With the corrected loss its "
+        "gradients have turned away from theirs by as much, too, with the released one by two thirds.",
     )
+    as_much = {("decorrelated_late", "gradient_cosine"): 2 / 3}
     for arm, reading in itertools.product(("decorrelated_late", "corrected"), ("heldout", "gradient_cosine")):
         own, others = (surrogate_change(relation(reading), arm, each) for each in ("surrogate", "cnn"))
         assert others.mean < 0 and excludes_zero(others)
-        assert about(others.mean, own.mean, within=0.3)
+        assert about(others.mean / own.mean, as_much.get((arm, reading), 1), within=0.2)
 
 
 def test_laptop_scale_says_the_same_of_a_fixed_surrogate_on_average():
