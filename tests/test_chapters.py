@@ -118,6 +118,13 @@ def test_no_cell_is_longer_than_a_screen(path):
             assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= SCREEN, cell.source
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
+def test_cells_reach_into_the_margin_only_beside_a_list_of_contents(path):
+    """The theme's script moves that list out of their way, and fails on a page that has none."""
+    text = path.read_text(encoding="utf-8")
+    assert "full-width" not in text or re.search(r"^## ", text, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=ids(CHAPTERS))
 def test_chapter_has_its_parts_in_order(path):
     text = path.read_text()
