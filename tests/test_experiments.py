@@ -1379,11 +1379,11 @@ def test_pairs_of_different_widths_do_not_take_each_other_s_checkpoints():
 
 
 def test_a_defended_network_s_checkpoint_says_how_its_surrogate_was_trained(small_pair):
-    """Two surrogates of other training would else lend each other the network that was trained against one."""
+    """Else a surrogate of other training would be given the network that was trained against this one."""
     asked = []
     context = CPU._replace(checkpoint=lambda **settings: asked.append(settings))
     how = replace(TINY, epochs=1, train_images=250)
-    for training in (how, replace(how, variant="corrected"), how):
-        surrogate.defended(training, "corrected", small_pair[0], 0, context)
+    for of_the_surrogate in (how, replace(how, variant="corrected"), how):
+        surrogate.defended(of_the_surrogate, "corrected", small_pair[0], 0, context)
     first, other, again = (json.dumps(settings, sort_keys=True) for settings in asked)
     assert first == again != other
