@@ -1263,7 +1263,7 @@ def test_the_released_attacks_take_a_radius_for_each_image_along_the_right_axis(
         delta = (attack(linear(w), x, radius) - x).flatten(1).abs()
         moved = delta.amax(1)
         assert moved.argmax() == 3 and moved[3] > 0.005
-        assert (delta[3] > 1e-4).float().mean() > 0.9  # all over the image
+        assert (delta[3] > 1e-3).float().mean() > 0.9  # all over the image
         assert (moved.sort().values[:-1] < 0.002).all()
 
 
