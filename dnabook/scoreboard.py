@@ -108,16 +108,19 @@ def brief(ids: tuple[str, ...] = HEAD) -> str:
 
 
 def answers(*ids: str) -> str:
-    """A chapter's answer as Markdown: one line a claim, by the scale that `records.evidence` names.
+    """A chapter's answer as Markdown: a verdict a claim, the numbers in small print below it.
 
-    Where another scale's verdict differs, the line ends with it.
+    The scale is the one that `records.evidence` names. Where another scale's verdict differs, the small print
+    ends with it.
     """
     lines = []
     for claim in CLAIMS:
         if claim.id in ids:
             scale, found = _shown(claim)
-            text = f"**{claim.told(found.verdict)}**: {_cell(found)}, {scale} scale" if found else _cell(None)
-            lines.append(f"- {claim.id}: {claim.sentence}. {text}{''.join(_differing(claim, found))}.")
+            told = claim.told(found.verdict) if found else OPEN
+            numbers = f"{_cell(found)}, {scale} scale" if found else _cell(None)
+            small = f"<small>{claim.id}: {numbers}{''.join(_differing(claim, found))}.</small>"
+            lines.append(f"- **{told}**: {claim.sentence}.<br>{small}")
     rules = "by the rules of the [scoreboard](scoreboard.md); *n* counts seeds"
     return f"The paper's claims in this chapter, judged from the records {rules}:\n\n" + "\n".join(lines)
 

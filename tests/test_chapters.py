@@ -29,7 +29,7 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 SETTING = re.compile(r"(ε|λ|η|\\epsilon|\\lambda|\\eta|radius|learning rate|version)( ?=| of)? ?\$?\(?$")
 QUOTED = re.compile(r"paper|authors|printed|Algorithm 1|released", re.IGNORECASE)
 
-SCREEN = 20  # lines of code
+SCREEN, COLUMNS = 20, 80  # lines of code, and characters that the page shows of one
 
 
 def ids(paths):
@@ -116,6 +116,13 @@ def test_no_cell_is_longer_than_a_screen(path):
     for cell in read(path).cells:
         if cell.cell_type == "code":
             assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= SCREEN, cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
+def test_no_line_of_code_is_cut_off_at_the_edge_of_the_page(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "code" and "colab-setup" not in cell.metadata.get("tags", []):
+            assert not [line for line in cell.source.splitlines() if len(line) > COLUMNS]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))

@@ -597,10 +597,10 @@ def test_a_chapter_s_answer_names_the_other_scale_where_its_verdict_differs(monk
     monkeypatch.setattr(Record, "whole_seeds", [0, 1, 2])
     monkeypatch.setattr(records, "current", lambda name, scale: made.get(scale))
     line = scoreboard.answers("C10a").splitlines()[-1]
-    assert f". **{REPRODUCED}**: " in line
-    assert line.endswith(f", paper scale; at laptop scale *{DIRECTION}* (n = 3).")
+    assert line.startswith(f"- **{REPRODUCED}**: ")
+    assert line.endswith(f", paper scale; at laptop scale *{DIRECTION}* (n = 3).</small>")
     made["laptop"] = made["paper"]
-    assert scoreboard.answers("C10a").endswith(", paper scale.")
+    assert scoreboard.answers("C10a").endswith(", paper scale.</small>")
 
 
 def test_a_difference_is_paired_by_seed_and_drops_what_has_no_partner():
@@ -847,7 +847,7 @@ def test_what_the_paper_does_not_test_holds_or_does_not(monkeypatch):
     row, own = (scoreboard.table([claim(id)]).splitlines()[-1] for id in ("C10a", "C10b"))
     assert f"| {NOT} |" in row and "| does not hold |" in own
     line = scoreboard.answers("C10b").splitlines()[-1]
-    assert "**does not hold**: " in line and line.endswith("at laptop scale *holds* (n = 3).")
+    assert "**does not hold**: " in line and line.endswith("at laptop scale *holds* (n = 3).</small>")
     assert all(claim(id).told(OPEN) == OPEN for id in ("C10a", "C10b"))
 
 
