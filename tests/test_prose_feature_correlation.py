@@ -306,13 +306,14 @@ def test_the_description_of_the_figure_of_learned_features_holds():
     described = (
         "Left, R squared of natural features and the share of the movement that a map of its own explains "
         "are near one from the start, while the share of the movement that the natural map explains begins "
-        f"near zero and climbs to about {tenths(explained[-1])}, the same for both heads. Middle, the "
+        f"below zero and climbs to about {tenths(explained[-1])}, the same for both heads. Middle, the "
         "cosine of the gradients begins near a tenth and rises, more for the network's own head. Right, "
         "transfer beyond random signs begins near zero and rises, for a hidden layer less than half as high."
     )
     describes(PAGE, described)
     assert min(_r2(UNLEARNED), _moved(OWN_MAP, UNLEARNED).mean) > 0.8
-    assert abs(explained[0]) < 0.2 and explained == sorted(explained)
+    assert explained[0] < 0 and not excludes_zero(_moved(NATURAL_MAP, UNLEARNED))
+    assert explained == sorted(explained)
     for epochs in AGES:
         own, hidden = (_moved(NATURAL_MAP, epochs, head=head).mean for head in (OWN, HIDDEN))
         assert abs(own - hidden) < 0.05
@@ -335,19 +336,21 @@ def test_r2_leaves_as_little_unexplained_as_the_page_says():
 
 
 def test_the_movement_under_attack_needs_another_map_until_features_have_learned():
+    begun = _moved(NATURAL_MAP, 1)
     says(
         PAGE,
         "is nearly as linear as anything here: a map fitted on movements explains "
         f"{whole(_moved(OWN_MAP, UNLEARNED))} % of it. But it is another map than the one that holds for "
-        "natural features, which explains next to nothing.",
-        "the natural map explains half of the movement after one epoch, and about "
+        "natural features, which explains nothing.",
+        f"the natural map explains about {tenths(begun.mean)} of the movement after one epoch, by an "
+        "interval that still contains zero, and about "
         f"{tenths(_moved(NATURAL_MAP, TRAINED).mean)} in the end",
     )
     assert _moved(OWN_MAP, UNLEARNED).mean > 0.9 * max(_moved(OWN_MAP, epochs).mean for epochs in AGES)
     for epsilon in (WEAK, STRONG):
         nothing = _moved(NATURAL_MAP, UNLEARNED, epsilon)
-        assert nothing.mean - nothing.half_width < 0 and nothing.mean < 0.1
-    assert about(_moved(NATURAL_MAP, 1).mean, 1 / 2, 0.1)
+        assert nothing.mean - nothing.half_width < 0 and nothing.mean < 0.02
+    assert not excludes_zero(begun)
 
 
 def test_the_cosine_of_the_gradients_orders_the_rows_almost_as_transfer_does():
@@ -367,16 +370,17 @@ def test_a_hidden_layer_is_no_excuse_for_untrained_features():
     before, after = (
         [_passed(epsilon, epochs, HIDDEN) for epsilon in (WEAK, STRONG)] for epochs in (UNLEARNED, TRAINED)
     )
-    points, as_many = (round(100 * each.mean) for each in before)
+    most = max(round(100 * each.mean) for each in before)
     says(
         PAGE,
-        "behind a hidden layer they are read nearly as well as trained ones, and still attacks turn about "
-        f"{number(points)} point{'s' * (points != 1)} more digits wrong than random signs (at ε = 0.05 by an "
-        f"interval that excludes zero), where trained features make it {in_words(after[1])}.",
+        "behind a hidden layer they are read nearly as well as trained ones, and still attacks turn on "
+        f"average at most {number(most)} point{'s' * (most != 1)} more digits wrong than random signs (at "
+        f"ε = 0.05 by an interval that excludes zero), where trained features make it about "
+        f"{in_words(after[1])}.",
     )
     assert 0 < _source("accuracy", TRAINED, HIDDEN) - _source("accuracy", UNLEARNED, HIDDEN) < 0.02
     assert WEAK == 0.05 and excludes_zero(before[0]) and not excludes_zero(before[1])
-    assert as_many == points and about(after[0].mean, after[1].mean, 0.15)
+    assert about(after[0].mean, after[1].mean, 0.15)
 
 
 def test_behind_trained_features_the_hidden_layer_passes_on_half_of_what_the_own_head_does():
