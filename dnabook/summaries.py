@@ -483,7 +483,8 @@ def _status_row(name: str, scale: str) -> list[str]:
         return [name, scale, "still to be run", *[""] * 7]
     runs = [trial["provenance"] for trial in record.trials]
     dates = sorted(run["date"][:10] for run in runs)
-    whole, wanted = len(record.whole_seeds), records.SEEDS[scale]
+    whole = len(record.whole_seeds)
+    wanted = max(whole, records.SEEDS[scale])
 
     def each(key: str) -> str:
         return ", ".join(sorted({str(run[key]) for run in runs}))
@@ -497,7 +498,11 @@ def _status_row(name: str, scale: str) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1) -> str:
-    """A Markdown table: the first `left` columns to the left, the others to the right."""
+    """A Markdown table: the first `left` columns to the left, the others to the right.
+
+    "ε = 0.10" in the header stays on one line.
+    """
+    header = [str(name).replace("ε = ", "ε\u00a0=\u00a0") for name in header]
     lines = [header, [*[":--"] * left, *["--:"] * (len(header) - left)], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 

@@ -8,7 +8,7 @@ PROVENANCE = {"seconds": 1.0, "device": "CPU", "date": "2026-01-02T03:04:05+00:0
 def cells(text: str) -> list[list[str]]:
     """The table of a text as lists of cells, the header first."""
     lines = [line for line in text.splitlines() if line.startswith("| ") and ":--" not in line]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [[cell.strip().replace("\u00a0", " ") for cell in line.strip("|").split("|")] for line in lines]
 
 
 def rows(text: str, left: int = 1) -> dict:

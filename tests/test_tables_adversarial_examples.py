@@ -38,7 +38,7 @@ def record():
 
 def test_the_rates_are_conditioned_and_of_regular_cnns_in_both_directions(record):
     assert tables.transfer_rates(record).splitlines() == [
-        "| attack | ε = 0.05 | ε = 0.10 | ε = 0.20 |",
+        "| attack | ε\u00a0=\u00a00.05 | ε\u00a0=\u00a00.10 | ε\u00a0=\u00a00.20 |",  # unbroken
         "| :-- | --: | --: | --: |",
         "| FGSM, ℓ∞ | 12 % | 22 % | 32 % |",
         "| PGD, ℓ∞ | 42 % | 52 % | 62 % |",
