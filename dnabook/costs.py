@@ -130,7 +130,7 @@ def step_table(measured: Benchmark) -> str:
 
 
 def ways_table(measured: Benchmark) -> str:
-    """Milliseconds of a CNN pair's step with one thing changed, the extremes, and the ratio.
+    """Milliseconds of a CNN pair's step with one thing changed, the extremes of its runs, and the ratio.
 
     The ratio is to the last row before it that is "as it is", or "without the correlation loss".
     """
@@ -138,7 +138,7 @@ def ways_table(measured: Benchmark) -> str:
     for row in measured["ways"]["rows"]:
         if row["how"] in ("as it is", "without the correlation loss"):
             base = row
-        extremes = " to ".join(f"{row[each]:.0f}" for each in ("low", "high"))
+        extremes = "–" if row.get("runs") == 1 else " to ".join(_number(row[end]) for end in ("low", "high"))
         name = row["how"] if row["batch"] == measured["ways"]["rows"][0]["batch"] else _at_a_batch(row)
         rows.append([name, _ms(row), extremes, f"{row['ms'] / base['ms']:.2f}", _memory(row)])
     return summaries.table(["a step of a CNN pair", "ms", "fastest to slowest run", "ratio", "MiB"], rows)
@@ -219,21 +219,24 @@ def _points(rows: list[Row], key: str) -> list[tuple[float, float]]:
 
 
 def experiments_table() -> str:
-    """What one seed of each experiment took, at every scale recorded: the seconds of its trials together."""
+    """What one seed of each experiment took, at every scale recorded: the seconds of its trials together.
+
+    Seeds that ran on different devices have a row for each device.
+    """
     rows = []
     for name in NAMES:
         for scale in records.SCALES[1:]:
             record = records.current(name, scale)
             if not record or not record.whole_seeds:
                 continue
-            whole = [t for t in record.trials if t["seed"] in record.whole_seeds]
-            seconds = sum(t["provenance"]["seconds"] for t in whole) / len(record.whole_seeds)
-            threads = sorted({t["provenance"]["threads"] for t in whole})
-            devices = sorted({t["provenance"]["device"] for t in whole})
-            rows.append([
-                name, scale, str(len(record.whole_seeds)), f"{seconds / 60:.1f}", " + ".join(devices),
-                " or ".join(map(str, threads)),
-            ])  # fmt: skip
+            runs = {s: [t["provenance"] for t in record.trials if t["seed"] == s] for s in record.whole_seeds}
+            places = {seed: " + ".join(sorted({run["device"] for run in runs[seed]})) for seed in runs}
+            for place in dict.fromkeys(places.values()):
+                there = [runs[seed] for seed in runs if places[seed] == place]
+                seconds = sum(run["seconds"] for seed in there for run in seed) / len(there)
+                threads = sorted({run["threads"] for seed in there for run in seed})
+                minutes, told = f"{seconds / 60:.1f}", " or ".join(map(str, threads))
+                rows.append([name, scale, str(len(there)), minutes, place, told])
     header = ["experiment", "scale", "whole seeds", "minutes a seed", "device", "threads a trial"]
     return summaries.table(header, rows, left=2)
 
@@ -276,7 +279,11 @@ def _sides(measured: Benchmark, group: str, keys: tuple[str, ...]) -> Iterator[t
 def _ms(row: Row) -> str:
     """Milliseconds, with a star where the measurement's processes differ by more than a factor of two."""
     unsteady = row.get("high", 0) > 2 * row.get("low", 0)
-    return (f"{row['ms']:,.0f}" if row["ms"] >= 9.95 else f"{row['ms']:.2g}") + r"\*" * unsteady
+    return _number(row["ms"]) + r"\*" * unsteady
+
+
+def _number(ms: float) -> str:
+    return f"{ms:,.0f}" if ms >= 9.95 else f"{ms:.2g}"
 
 
 def _times(slow: Row, fast: Row) -> str:

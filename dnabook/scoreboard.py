@@ -172,7 +172,8 @@ def _relation(record: Record) -> str:
     rho = summaries.rank_correlation(record, 0.10)
     return (
         "The features of one CNN, trained on MNIST, follow linearly from those of another: "
-        f"multiple correlation √R² {plain(_multiple_correlation(record), 3)} on images the fit has not seen. "
+        f"multiple correlation √R² {plain(_multiple_correlation(record), 3)} on images the fit has not seen, "
+        "attacked ones and pairs at every distance among them. "
         f"Distance between parameters and transfer (ε = 0.10) have a rank correlation of {plain(rho)}, where "
         "the paper sees none"
     )
@@ -188,10 +189,10 @@ def _is_enough() -> Iterator[tuple[str, str, Record]]:
             for each in (False, True)
         )
         text = (
-            f"A trained CNN's features follow with R² {plain(r2)} from features that stay as they were "
-            "drawn, of CNNs whose heads alone have learned to read. PGD on these at ε = 0.10 turns "
-            f"{drawn} points more digits wrong for it than random signs of that size do, PGD on a trained "
-            f"one {learned} points more"
+            f"A trained CNN's features follow with R² {plain(r2)} even from those of a CNN that keeps its "
+            "random layers and has trained its head alone. Yet PGD on such a CNN at ε = 0.10 makes the "
+            f"trained one misread only {drawn} points more digits than random signs of that size do; PGD on "
+            f"another trained CNN, {learned} points more"
         )
         yield "Is it enough", text, record
 
@@ -215,9 +216,9 @@ def _what_rises() -> Iterator[tuple[str, str, Record]]:
         ]
         r2, movement, beyond = (" to ".join(both) for both in zip(*ends, strict=True))
         text = (
-            f"While a CNN's features learn, R² from them to another's goes from {r2}; what a map between "
-            f"natural features explains of how an attack moves the other's, from {movement}; and what PGD at "
-            f"ε = {epsilon:.2f} turns wrong for it beyond random signs, from {beyond} points"
+            f"While a CNN's features learn, R² from them to another's goes from {r2}; what that map, "
+            f"fitted on natural images, explains of how an attack moves the other's, from {movement}; and "
+            f"what PGD at ε = {epsilon:.2f} turns wrong for it beyond random signs, from {beyond} points"
         )
         yield "What rises with transfer", text, record
 
@@ -292,7 +293,8 @@ def _two_necks(record: Record) -> str:
         f"Neck Autoencoder then saves {gain('printed')} more than a plain autoencoder, attacked as the paper "
         f"prints it, and {gain('strongest')} under the worst objective ({level('dna')} of the digits against "
         f"{level('autoencoder')}); by a rule that needs no label it is at most "
-        f"{gain('strongest', rule='mean_probability')}. Two autoencoders that share nothing save "
+        f"{gain('strongest', rule='mean_probability')}. By either reconstruction and under the worst "
+        "objective, two autoencoders that share nothing save "
         f"{gain('strongest', arm='two_autoencoders', over='dna')} more than the DNA"
     )
 

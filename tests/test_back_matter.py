@@ -242,8 +242,8 @@ def test_the_finding_sets_untrained_features_beside_trained_ones(monkeypatch):
     monkeypatch.setattr(records, "evidence", lambda *names: "paper")
     monkeypatch.setattr(records, "current", lambda *_: records.Record("controls", "paper", {}, trials))
     ((_, text, _),) = scoreboard._is_enough()
-    assert "follow with R² 0.90 ± 0.00 from features that stay as they were drawn" in text
-    assert "turns 2 ± 0 points more digits wrong" in text and text.endswith("one 30 ± 0 points more")
+    assert "follow with R² 0.90 ± 0.00 even from those of a CNN that keeps its random layers" in text
+    assert "misread only 2 ± 0 points more digits" in text and text.endswith("CNN, 30 ± 0 points more")
 
 
 def test_the_finding_tells_what_rises_from_the_first_age_of_the_features_to_the_last(monkeypatch):

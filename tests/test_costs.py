@@ -197,6 +197,12 @@ def test_each_way_is_compared_with_the_step_that_it_changes(measured):
     ]
 
 
+def test_what_was_measured_once_has_no_range(measured):
+    rows = [{**row, "runs": 1} for row in measured["ways"]["rows"]]
+    once = {**measured, "ways": {**measured["ways"], "rows": rows}}
+    assert {line[2] for line in cells(costs.ways_table(once))[2:]} == {"–"}
+
+
 def test_the_attack_table_counts_images_a_second_and_compares_with_the_fastest_of_ours(measured):
     lines = cells(costs.attack_table(measured))[2:]
     assert lines[0] == ["foolbox", "1000", "200", "4.00", "985, 695", "10"]
@@ -266,3 +272,16 @@ def test_minutes_a_seed_are_the_trials_of_whole_seeds_together(committed):
     assert line[2] == str(len(record.whole_seeds))
     minutes = sum(t["provenance"]["seconds"] for t in record.trials) / len(record.whole_seeds) / 60
     assert line[3] == f"{minutes:.1f}"
+
+
+def test_seeds_on_different_devices_have_rows_of_their_own(monkeypatch):
+    def trial(seed, seconds, device):
+        run = {"seconds": seconds, "device": device, "threads": 1 + seed}
+        return {"setting": {"arm": 1}, "seed": seed, "values": {}, "provenance": run}
+
+    trials = [trial(0, 600.0, "CPU"), trial(1, 1200.0, "CPU"), trial(2, 60.0, "A GPU")]
+    record = records.Record("dverge", "paper", {}, trials)
+    monkeypatch.setattr(records.Record, "whole_seeds", [0, 1, 2])
+    monkeypatch.setattr(records, "current", lambda name, scale: record if name == "dverge" else None)
+    lines = [line[2:] for line in cells(costs.experiments_table()) if line[:2] == ["dverge", "paper"]]
+    assert lines == [["2", "15.0", "CPU", "1 or 2"], ["1", "1.0", "A GPU", "3"]]

@@ -80,14 +80,13 @@ def test_random_signs_make_such_a_part_of_the_rate_as_the_page_says():
 # --- What to doubt -------------------------------------------------------------------------------
 
 
-def test_large_random_signs_fool_the_recorded_cnns_mostly_and_fully_connected_networks_less():
+def test_at_large_epsilon_much_of_the_transfer_is_plain_damage():
     says(
         PAGE,
-        "random signs of that size fool model 2 of the miniature on most of the images that are counted, and "
-        "so they do the recorded CNNs; of fully connected networks fewer than half",
+        'every pixel may move by a fifth of its range, and much of the "transfer" is plain damage',
     )
     cnn, other = (summaries.over(_damaged("signs", each, 0.20)) for each in ("cnn", "fully_connected"))
-    assert cnn.mean > 0.5 > other.mean
+    assert cnn.mean > 0.5 and other.mean > 0.25
 
 
 # --- Summary -------------------------------------------------------------------------------------

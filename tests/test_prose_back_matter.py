@@ -371,7 +371,7 @@ def test_each_measurement_on_a_processor_is_made_three_times(measured):
     (times,) = runs
     says(
         COSTS,
-        f"Each measurement is made {number(times)} times",
+        f"On a processor each measurement is made {number(times)} times",
         f"the median of the {number(times)} processes' medians",
     )
 
@@ -491,16 +491,16 @@ def test_the_trials_of_cifar_10_shared_a_card():
     assert about(minutes(others), minutes(first), 0.1)
 
 
-def test_a_seed_of_dverge_took_two_and_a_half_minutes_and_all_would_take_more_than_ten():
+def test_a_seed_of_dverge_took_two_and_a_half_minutes_and_all_would_take_about_twelve():
     trials = on_the_card("dverge")
     by_seed = {seed: [each for each in trials if each[3] == seed] for *_, seed in trials}
-    least = min(map(minutes, by_seed.values()))
+    least, seeds = min(map(minutes, by_seed.values())), len(committed("dverge", "paper").whole_seeds)
     says(
         COSTS,
         f"the {number(len(trials) // len(by_seed))} trials of one seed of DVERGE two and a half minutes",
-        "DVERGE alone would take more than the ten minutes",
+        f"DVERGE alone would take there about {number(round(seeds * least))} minutes",
     )
-    assert about(least, 2.5, 0.1) and len(committed("dverge", "paper").whole_seeds) * least > 10
+    assert about(least, 2.5, 0.1)
 
 
 def test_on_a_gpu_convolutions_take_half_of_an_attack(machines):

@@ -193,9 +193,10 @@ def test_two_seeds_were_recorded_on_an_h100_and_start_like_chapter_4s():
         PAGE,
         f"and then for {number(LAST)} epochs by DVERGE",
         f"{number(len(cpu))} of the {number(len(devices()))} seeds were recorded on CPUs and "
-        f"{number(len(card))} on an H100. Before DVERGE the regular and late pairs of these two transfer, to "
-        "about a point, as those of the same seeds in chapter 4's record, which was made on CPUs, and of "
-        "their decorrelated pairs the same model is lost",
+        f"{number(len(card))} on an H100.",
+        "before DVERGE they differ a little from those of the same seeds in chapter 4's record, which was "
+        f"made on CPUs. Of the {number(len(card))} seeds on the card, regular and late pairs transfer as "
+        "there to about a point, and of the decorrelated pairs the same model is lost",
     )
     for start in (DVERGE, LATE):
         assert max(furthest(start, card, conditioned=each) for each in (True, False)) < 0.015
@@ -211,7 +212,7 @@ def test_a_regular_pair_trained_again_on_a_cpu_differs_by_seven_points():
     far = [seed for seed in cpu if furthest(DVERGE, [seed]) > 0.015]
     says(
         PAGE,
-        f"differ more: {number(len(far))} regular pair by up to {in_words(furthest(DVERGE, far))} points",
+        f"{number(len(far))} regular pair differs by up to {in_words(furthest(DVERGE, far))} points",
     )
     here, there = (
         {trial["provenance"]["commit"] for trial in paper(name, collapsed=True).trials}
@@ -342,9 +343,13 @@ def test_after_plain_training_transfer_is_lower_too_and_accuracy_higher():
 
 
 def test_at_laptop_scale_dverge_ends_lower_than_plain_training_at_the_larger_epsilons():
-    says(PAGE, "At laptop scale DVERGE ends lower at the two larger ε")
+    says(
+        PAGE,
+        "At laptop scale DVERGE ends lower on average at every ε, by intervals that exclude zero at the two "
+        "larger",
+    )
     laptop = gaps(PLAIN, record=summaries.healthy(committed(RECORD, "laptop")))
-    assert only_at_the_larger(laptop, clearly_higher)
+    assert all(gap.mean > 0 for gap in laptop) and only_at_the_larger(laptop, clearly_higher)
 
 
 def test_as_printed_plain_training_ends_far_lower_because_natural_errors_count():

@@ -134,7 +134,7 @@ def test_the_rise_is_more_of_a_step():
         PAGE,
         "a few points at most from two to four, many from four to six. (Counted in parameters, the last "
         "step is by far the larger as well",
-        "The step is there as printed, under PGD and FGSM",
+        "As printed the last step is the larger under PGD and under FGSM, at every ε",
     )
     first, last = (max(gain.mean for gain in leads(*step).values()) for step in (FIRST, LAST))
     assert first < 0.065 and last > 4 * first

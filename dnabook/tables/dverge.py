@@ -43,7 +43,7 @@ def before_and_after(record: Record, *, epsilon: float) -> str:
 
 
 def ends(record: Record, *, epsilon: float) -> str:
-    """A list: the fall of transfer, as printed, from every start, then who ends lower than regular pairs.
+    """A list: how many pairs were lost before, then who ends lower, as printed, than regular pairs.
 
     "The recorded result: Figure 4". A start is compared where two seeds have a pair of each kind left.
     """
@@ -51,10 +51,6 @@ def ends(record: Record, *, epsilon: float) -> str:
     lost, of = summaries.collapsed(record, arm="decorrelated", preset="paper")
     lines = [f"{lost} of {of} pairs decorrelated from the first step had lost a model before DVERGE began."]
     final = {start: _transfer(kept, start, last, epsilon) for start in figures.STARTS}
-    for start in figures.STARTS:
-        if final[start]:
-            first = percent(over(_transfer(kept, start, 0, epsilon)))
-            lines.append(f"*{_label(start)}*: from {first} to **{percent(over(final[start]))}**.")
     for start, name in COMPARED.items():
         gap = difference(final[start], final[DVERGE])
         if gap.n > 1:
