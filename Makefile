@@ -80,4 +80,4 @@ bench: .venv/.ok
 
 # README's figure and the lines that say what was found, from the largest recorded scales.
 finding: .venv/.ok
-	$(BIN)/python book/_ext/front.py
+	$(BIN)/python tools/finding.py

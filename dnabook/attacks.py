@@ -8,6 +8,7 @@ differentiating, so an image's perturbation does not depend on the batch it sits
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -163,7 +164,7 @@ class PathObjective(OfModel):
 
     def __call__(self, x: Tensor) -> Tensor:
         check_labels(x, self.labels)
-        logits = self.model(x)  # (N, P, 10)
+        logits = _of_paths(self.model(x))
         labels = self.labels[:, None].expand(logits.shape[:2])
         losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none")  # (N, P)
         if self.variant == "printed":
@@ -197,6 +198,15 @@ def paths(
     return PathObjective(reconstructor, y, variant, batch)
 
 
+def _of_paths(logits: Tensor) -> Tensor:
+    if logits.dim() != 3:
+        raise ValueError(
+            f"a reconstructor gives logits (N, paths, classes), got {tuple(logits.shape)}; for a classifier "
+            "there is `untargeted`"
+        )
+    return logits
+
+
 @dataclass(frozen=True, eq=False)
 class UserObjective(OfModel):
     """A loss aimed at a reader who has the paths' answers and no label: `mean_probability`, `consensus`."""
@@ -206,7 +216,7 @@ class UserObjective(OfModel):
 
     def __call__(self, x: Tensor) -> Tensor:
         check_labels(x, self.labels)
-        logs, labels = self.model(x).log_softmax(2), self.labels[:, None]  # (N, P, 10), (N, 1)
+        logs, labels = _of_paths(self.model(x)).log_softmax(2), self.labels[:, None]  # (N, P, 10), (N, 1)
         if self.agreed:
             return logs.amin(1).scatter(1, labels, -torch.inf).amax(1)
         return -logs.logsumexp(1).gather(1, labels).squeeze(1)
@@ -531,7 +541,9 @@ def _draw(distribution, shape, x: Tensor, generator: torch.Generator | None) -> 
 
 
 def _check_size(name: str, value: float | Tensor) -> None:
-    value = value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
+    if not isinstance(value, Tensor | numbers.Real):  # of numpy's types, numbers are
+        raise TypeError(f"{name} is a number or a tensor (N,), got {type(value).__name__}")
+    value = value if isinstance(value, Tensor) else torch.tensor(float(value), device="cpu")
     if not graphs.recording(value) and not (value.isfinite() & (value >= 0)).all():
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
 

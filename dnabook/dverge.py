@@ -84,7 +84,10 @@ def activations(model: nn.Module, x: Tensor, layer: str | int = FEATURES) -> Ten
 
 
 def layers(model: nn.Module) -> list[int]:
-    """Positions, in body and tail together, of the convolutions and linear layers but the last."""
+    """Positions, in `body` and `tail` together, of the convolutions and linear layers but the last.
+
+    The model is a `Classifier` whose body and tail are `nn.Sequential`.
+    """
     modules = [*model.body, *model.tail]
     return [i for i, module in enumerate(modules) if isinstance(module, nn.Conv2d | nn.Linear)][:-1]
 
@@ -148,7 +151,8 @@ def train(
               an epoch, the pair gets its weights back and training goes on with the next one.
     cuda_graph  as in `training.fit`.
     Adam keeps its state from epoch to epoch. (The official code uses SGD with momentum.)
-    Raises ValueError on another number of memories.
+    Raises ValueError on another number of memories, and, for a preset that draws layers, on models without or
+    with different ones.
     """
     model1, model2 = pair
     turns = [((model1,), (model2,)), ((model2,), (model1,))]
@@ -156,6 +160,11 @@ def train(
         turns = [((model1, model2), (model2, model1))]
     own = [batches(i) for i in range(len(turns))]
     memories = [Memory() for _ in turns] if memories is None else memories
+    if preset.layer == RANDOM and not layers(model1) == layers(model2) != []:
+        raise ValueError(
+            "a random layer needs two models with the same convolutions and linear layers before the last, "
+            f"found {layers(model1)} and {layers(model2)}"
+        )
     if len(memories) != len(turns):
         raise ValueError(f"this preset needs {len(turns)} memories, got {len(memories)}")
     for (learners, _), memory in zip(turns, memories, strict=True):

@@ -61,16 +61,18 @@ def correlation_loss(
     log(1/ε + 1) when corrected. Constant, dead or duplicated columns of z1 are dropped. A constant z2 gives
     0 when released, and the ceiling when corrected, where a dead unit counts as explained: as the other
     direction is then near 0, the mean of both is half the ceiling, 3.5, and all of it when both are constant.
-    Never nan, nor are the gradients, as long as sums of squares stay finite: in float32 for features up to
-    about 1e15. Computed in the wider type of both inputs, at least float32.
+    With ε above 0 never nan, nor are the gradients, as long as sums of squares stay finite: in float32 for
+    features up to about 1e15. Computed in the wider type of both inputs, at least float32.
     The gradient holds the regression weights fixed, which is exact because they are optimal. Second
     derivatives are therefore not those of the loss; on a processor asking for them raises a RuntimeError,
     but for "printed".
     On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
-    Raises ValueError on mismatched shapes or an unknown variant.
+    Raises ValueError on mismatched shapes, an unknown variant, and a negative ε.
     """
     z1, z2 = regression.matrices(z1, z2)
     _check_variant(variant)
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must be at least 0, got {epsilon}")
     keep_freed_memory(z1.device)
     kind = torch.promote_types(torch.promote_types(z1.dtype, z2.dtype), torch.float32)
     with torch.autocast(z1.device.type, enabled=False):  # sums of squares need float32

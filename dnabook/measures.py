@@ -25,8 +25,12 @@ from dnabook.models import channels_last, evaluating
 
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 500) -> Tensor:
-    """`function` of each slice of x, concatenated: the memory of one slice, the result of all."""
-    return torch.cat([function(part) for part in x.split(size)])
+    """`function` of each slice of x, concatenated: the memory of one slice, the result of all.
+
+    Without gradients. A function that is a model reads in eval mode; its modes are restored.
+    """
+    with evaluating(*[function] if isinstance(function, nn.Module) else ()):
+        return torch.cat([function(part) for part in x.split(size)])
 
 
 def predictions(model: nn.Module, x: Tensor) -> Tensor:
@@ -153,11 +157,12 @@ def r_squared(
     counts. Standardise units whose sizes lie further apart.
     Returns nan when SS_total is 0 but for the rounding of z2's type (z2 constant; uncentred, z2 zero), and
     for `adjusted` when N − 1 ≤ r.
-    Raises ValueError on mismatched shapes, on fewer than 4 rows held out, on `heldout` with `adjusted`.
+    Raises ValueError on mismatched shapes, on fewer than 4 rows held out, on `adjusted` with `heldout` or
+    without `centred`.
     """
     z1, z2 = regression.matrices(z1, z2)
-    if heldout and adjusted:
-        raise ValueError("adjusted corrects an in-sample R²; a held-out one needs no correction")
+    if adjusted and (heldout or not centred):
+        raise ValueError("adjusted corrects an in-sample R² about the means, not one held out or uncentred")
     n = len(z1)
     if heldout and n < 4:
         raise ValueError(f"a held-out R² needs at least 4 rows, got {n}")
@@ -473,7 +478,12 @@ class MeanInterval(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInterval:
-    """Mean over trials with its t interval; nan values are left out; half_width is nan for n = 1."""
+    """Mean over trials with its t interval; nan values are left out; half_width is nan for n = 1.
+
+    Raises ValueError when `confidence` does not lie between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence lies between 0 and 1, got {confidence}")
     values = [float(v) for v in values if not math.isnan(v)]
     n = len(values)
     if n == 0:

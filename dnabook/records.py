@@ -8,6 +8,7 @@ and `together`.
 
 from __future__ import annotations
 
+import ast
 import collections
 import contextlib
 import ctypes
@@ -55,7 +56,7 @@ TRAINING_CODE = (  # what a training run depends on: a change here makes its che
     "graphs", "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
     "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
     "experiments/parameter_distance", "experiments/controls", "experiments/learned_features",
-    "experiments/surrogate", "experiments/features_or_gradients",
+    "experiments/surrogate", "experiments/features_or_gradients", "experiments/autoencoder_cifar",
 )  # fmt: skip
 SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
 
@@ -184,8 +185,12 @@ def path(name: str, scale: str) -> Path:
 
 
 def load(name: str, scale: str) -> Record | None:
-    """The record on disk, or None. Raises RecordError when the file is not a record."""
-    return _load(path(name, scale))
+    """The record on disk, or None.
+
+    Raises ValueError for an unknown experiment or scale, RecordError when the file is not a record.
+    """
+    experiment(name)
+    return _load(path(name, _known_scale(scale)))
 
 
 def _load(file: Path) -> Record | None:
@@ -296,6 +301,8 @@ def make(
     scale = default_scale() if scale is None else _known_scale(scale)
     settings = _settings(name, scale)
     seeds = range(SEEDS[scale]) if seeds is None else seeds
+    if isinstance(seeds, int):
+        raise ValueError(f"seeds says which, for example range({seeds}), got {seeds}")
     if device and devices:
         raise ValueError("give one device, or several devices, not both")
     devices = [str(device)] if device else devices
@@ -655,9 +662,11 @@ def weights(record: Record) -> dict[str, Any]:
     """What an experiment kept of its first seed: state dicts by the models' names, and tensors by theirs.
 
     Models above a million parameters are stored in half precision; all come back as float32 on the CPU.
-    Raises RecordError when there are none.
+    Raises RecordError when there are none, and for an experiment that keeps none.
     """
     file = weights_path(record.name, record.scale)
+    if not getattr(experiment(record.name), "KEEPS_WEIGHTS", False):
+        raise RecordError(f"{record.name} keeps no weights")
     if not file.exists():
         raise RecordError(
             f"{file} is missing; delete the trials of seed 0 from {path(record.name, record.scale).name} "
@@ -791,12 +800,26 @@ class Checkpoint:
 
 
 def _training_code() -> str:
-    """SHA-256 of the code that trains, which is imported with it: later edits do not run, nor count."""
+    """SHA-256 of the code that trains, which is imported with it: later edits do not run, nor count.
+
+    Of what runs: comments, layout and docstrings may change.
+    """
     source = hashlib.sha256()
     for module in TRAINING_CODE:
         importlib.import_module(f"dnabook.{module.replace('/', '.')}")
-        source.update((Path(__file__).parent / f"{module}.py").read_bytes())
+        file = Path(__file__).parent / f"{module}.py"
+        source.update(_what_runs(file.read_text(encoding="utf-8")).encode())
     return source.hexdigest()
+
+
+def _what_runs(code: str) -> str:
+    """A module without comments, layout and docstrings."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 TRAINED_BY = _training_code()

@@ -6,6 +6,7 @@ forward, a backward and a fused update; losses are read back once an epoch, not 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,7 +25,10 @@ History = dict[str, list[float]]  # for each term of the objective, its mean ove
 
 
 class Checkpoint(Protocol):
-    """Where `fit` keeps its state; `records.Checkpoint` is the one that writes files."""
+    """Where `fit` keeps its state; `records.Checkpoint` is the one that writes files.
+
+    What `save` gets changes with the next step: write it or copy it.
+    """
 
     def load(self) -> dict[str, Any] | None: ...
     def save(self, state: dict[str, Any]) -> None: ...
@@ -92,7 +96,7 @@ def fit(
     generator = getattr(batches, "generator", None)
     history: History = {}
     done = 0
-    state = checkpoint.load() if checkpoint else None
+    state = copy.deepcopy(checkpoint.load()) if checkpoint else None  # training goes on in it
     if state is not None:
         _check_state(state, objective, optimizer, schedule, epochs)
         for model, weights in zip(objective.models, state["models"], strict=True):

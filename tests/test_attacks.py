@@ -1223,6 +1223,25 @@ def test_random_signs_move_every_pixel_by_epsilon_but_at_the_bounds(mnist_test):
     torch.testing.assert_close(wide, 2 * moved - 1)
 
 
+@pytest.mark.parametrize("size", [[0.05, 0.1], np.array([0.05, 0.1]), "0.1", None])
+def test_a_size_that_is_neither_a_number_nor_a_tensor_is_refused_by_its_name(size):
+    with pytest.raises(TypeError, match=r"epsilon is a number or a tensor \(N,\), got"):
+        Linf(size)
+
+
+@pytest.mark.parametrize("size", [1, np.float32(0.5), np.int64(1), torch.tensor(0.5)])
+def test_numbers_of_every_kind_are_sizes(size, mnist_test):
+    delta = torch.full_like(mnist_test.x[:1], 9.0)
+    torch.testing.assert_close(Linf(size).project(delta), delta / 9 * float(size))
+
+
+def test_an_attack_on_paths_says_what_it_needs_of_a_model(mnist_test):
+    x, y = mnist_test.x[:2], mnist_test.y[:2]
+    for objective in (paths(CNN(), y), mean_probability(CNN(), y), consensus(CNN(), y)):
+        with pytest.raises(ValueError, match=r"logits \(N, paths, classes\), got \(2, 10\)"):
+            objective(x)
+
+
 def test_random_signs_refuse_what_an_attack_refuses(mnist_test):
     with pytest.raises(ValueError, match="outside the bounds"):
         random_signs(2 * mnist_test.x[:2], 0.1)

@@ -23,10 +23,10 @@ from dnabook.experiments.controls import NATURAL_MAP
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.md"))
-sys.path.insert(0, str(BOOK / "_ext"))
+sys.path[:0] = [str(BOOK / "_ext"), str(ROOT / "tools")]
 
 import docstrings  # noqa: E402
-import front  # noqa: E402
+import finding  # noqa: E402
 
 WORKS = parse_file(BOOK / "references.bib").entries
 ITEM = re.compile(r"^- (.+?) \((\d{4})\)\. \[\*(.+?)\*\]\((\S+?)\)\. .+\.$", re.MULTILINE)
@@ -152,7 +152,7 @@ def committed(monkeypatch):
 
 def test_readme_says_what_the_records_say(committed):
     text = (ROOT / "README.md").read_text()
-    assert front.with_finding(text) == text, "a record has changed: run `make finding`"
+    assert finding.with_finding(text) == text, "a record has changed: run `make finding`"
 
 
 def test_readmes_example_runs_as_it_stands_but_on_fewer_images(capsys):
@@ -166,7 +166,7 @@ def test_readmes_example_runs_as_it_stands_but_on_fewer_images(capsys):
 
 
 def test_readmes_figure_is_of_the_largest_record(committed):
-    drawn = Image.open(front.FIGURE).text["Description"]
+    drawn = Image.open(finding.FIGURE).text["Description"]
     assert drawn == records.together("transfer", "variants")[0].caption(), (
         "a record has changed: run `make finding`"
     )

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, relu
 
 from dnabook import data, dverge, losses, training
 from dnabook.dverge import FEATURES, PRESETS, Memory, Preset, activations, distil_features, diversification
-from dnabook.models import CNN, FullyConnected, evaluating
+from dnabook.models import CNN, FullyConnected, VisionTransformer, evaluating
 
 PAPER, OFFICIAL = PRESETS["paper"], PRESETS["official"]
 SHORT = Preset(steps=3, step_size=0.05)
@@ -451,6 +451,13 @@ def test_training_needs_a_memory_for_each_turn(batches):
         assert preset.turns == turns
         with pytest.raises(ValueError, match=f"this preset needs {turns} memories, got 3"):
             next(dverge.train(small_pair(), batches, preset=preset, memories=[Memory()] * 3))
+
+
+@pytest.mark.parametrize("other", [VisionTransformer, FullyConnected])
+def test_a_random_layer_needs_two_models_that_have_it(batches, other):
+    pair = (VisionTransformer(), VisionTransformer()) if other is VisionTransformer else (CNN(), other())
+    with pytest.raises(ValueError, match=r"a random layer needs two models with the same .* found "):
+        next(dverge.train(pair, batches, preset=OFFICIAL))
 
 
 def test_a_memory_gives_back_what_was_saved_last():

@@ -239,6 +239,12 @@ def test_correlation_loss_is_unchanged_by_permuting_the_rows_of_both(variant):
     assert correlation_loss(z1[order], z2, variant=variant) < expected - 0.1
 
 
+@pytest.mark.parametrize("epsilon", [-1e-3, math.nan])
+def test_a_negative_stability_constant_is_refused(epsilon):
+    with pytest.raises(ValueError, match="epsilon must be at least 0, got"):
+        correlation_loss(torch.randn(9, 2), torch.randn(9, 2), epsilon=epsilon)
+
+
 def test_correlation_loss_is_unchanged_by_duplicated_columns_of_z1():
     z1, z2 = features(60, 8), features(60, 5, seed=1)
     torch.testing.assert_close(released(torch.cat([z1, z1, z1[:, :2]], 1), z2), released(z1, z2))

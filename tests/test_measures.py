@@ -176,6 +176,8 @@ def test_one_hugely_inflated_unit_hides_the_others_from_a_held_out_r_squared_as_
 def test_r_squared_refuses_what_it_cannot_mean():
     with pytest.raises(ValueError, match="adjusted"):
         measures.r_squared(draw(20, 2), draw(20, 2), heldout=True, adjusted=True)
+    with pytest.raises(ValueError, match="not one held out or uncentred"):
+        measures.r_squared(draw(20, 2), draw(20, 2), centred=False, adjusted=True)
     with pytest.raises(ValueError, match="at least 4 rows, got 3"):
         measures.r_squared(draw(3, 2), draw(3, 2), heldout=True)
     with pytest.raises(ValueError, match=r"\(20, 2\) and \(19, 2\)"):
@@ -509,6 +511,15 @@ def test_models_are_measured_in_eval_mode_and_get_every_mode_and_statistic_back(
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_a_model_reads_in_batches_in_eval_mode_and_without_gradients():
+    model, x = Normalised(), numbered(0, 1, 2)
+    expected = model.eval()(x)
+    model.train()
+    found = measures.in_batches(model, x, size=2)
+    torch.testing.assert_close(found, expected)
+    assert model.training and not found.requires_grad
+
+
 def test_modes_come_back_when_a_measure_fails():
     model = Normalised().train()
     with pytest.raises(RuntimeError):
@@ -647,6 +658,12 @@ def test_mean_interval_is_scipy_s_student_t_interval(values, confidence):
     assert interval.mean + interval.half_width == pytest.approx(high)
     assert interval.half_width == pytest.approx((high - low) / 2, rel=1e-6)
     assert interval.n == len(values)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95, math.nan])
+def test_a_confidence_that_is_no_share_is_refused(confidence):
+    with pytest.raises(ValueError, match="confidence lies between 0 and 1, got"):
+        measures.mean_interval([1.0, 2.0], confidence)
 
 
 def test_mean_interval_leaves_nan_out_and_knows_no_width_for_one_trial():

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import dnabook
-from dnabook import data, records, training
+from dnabook import data, experiments, records, training
 from dnabook.experiments import Context
 from dnabook.records import Checkpoint, MissingTrials, Record, RecordError
 from dnabook.training import quiet
@@ -51,6 +51,7 @@ def fake(monkeypatch, tmp_path):
         }
 
     module.TITLE, module.Config, module.run = "A made-up experiment", Config, run
+    module.KEEPS_WEIGHTS = True
     module.SCALES = {"smoke": Config(), "laptop": Config(size=4), "paper": Config(size=5)}
     module.settings = lambda config: [{"colour": colour} for colour in config.colours]
     module.runs, module.before = [], lambda setting, seed, context: None
@@ -860,13 +861,15 @@ WHAT_TRAINS = (
     "graphs", "products", "data", "models", "autoencoders", "regression", "measures", "losses", "training",
     "experiments/pairs", "experiments/reconstruction", "attacks", "dverge", "experiments/dverge",
     "experiments/parameter_distance", "experiments/controls", "experiments/surrogate",
-    "experiments/learned_features", "experiments/features_or_gradients",
+    "experiments/learned_features", "experiments/features_or_gradients", "experiments/autoencoder_cifar",
 )  # fmt: skip
 
 
 def test_every_module_that_says_how_models_are_trained_names_their_checkpoints():
     package = Path(records.__file__).parent
-    trains = re.compile(r"\b(train_in_stages|context\.checkpoint|training\.fit|train_heads)\(")
+    trains = re.compile(
+        r"\b(train_in_stages|context\.checkpoint|training\.fit|fast_convolutions|train_heads)\("
+    )
     found = {
         file.relative_to(package).with_suffix("").as_posix()
         for file in package.rglob("*.py") if trains.search(file.read_text(encoding="utf-8"))
@@ -886,6 +889,14 @@ def test_a_checkpoint_made_by_other_code_is_another_file(changed, monkeypatch, t
     assert records._training_code() == before
     (package / f"{changed}.py").write_text("2")
     assert records._training_code() != before
+
+
+def test_comments_layout_and_docstrings_of_the_code_that_trains_may_change():
+    code = '"""Trains."""\ndef fit(rate=0.1):\n    """Fit."""\n    return 2.5 * rate\n'
+    other = '"""It trains."""\n\ndef fit(rate = 0.1):  # Adam\n    """Fits."""\n    return 2.5*rate\n'
+    assert records._what_runs(code) == records._what_runs(other)
+    assert records._what_runs(code) != records._what_runs(other.replace("2.5", "2.6"))
+    assert records._what_runs(code) != records._what_runs(other.replace("0.1", "0.2"))
 
 
 def test_a_checkpoint_of_another_torch_is_another_file(monkeypatch):
@@ -1044,6 +1055,32 @@ def test_a_crash_while_weights_are_written_leaves_the_old_ones_whole(kept, monke
         records._save_trial(empty(), a_trial(1), records._tensors({"red": Mixed()}))
     assert records.weights_path("made_up", "smoke").read_bytes() == before
     assert files() == {"made-up-smoke.json", "made-up-smoke.safetensors"}
+
+
+def test_a_record_that_keeps_no_weights_says_so_and_does_not_ask_for_its_trials(fake):
+    fake.KEEPS_WEIGHTS = False
+    with pytest.raises(RecordError, match=r"^made_up keeps no weights$"):
+        records.weights(make())
+
+
+def test_those_experiments_keep_weights_that_hand_them_over():
+    package = Path(experiments.__file__).parent
+    keeping = {n for n in experiments.NAMES if "context.keep(" in (package / f"{n}.py").read_text("utf-8")}
+    said = {n for n in experiments.NAMES if getattr(records.experiment(n), "KEEPS_WEIGHTS", False)}
+    assert said == keeping != set()
+
+
+@pytest.mark.parametrize("read", [records.load, records.current])
+def test_a_misspelt_experiment_or_scale_is_an_error_not_a_record_that_is_missing(read):
+    with pytest.raises(ValueError, match="unknown experiment 'transfr'; known: parameter_distance"):
+        read("transfr", "paper")
+    with pytest.raises(ValueError, match="unknown scale 'papr'; known: smoke, laptop, paper"):
+        read("transfer", "papr")
+
+
+def test_a_number_in_the_place_of_seeds_is_refused(fake):
+    with pytest.raises(ValueError, match=r"seeds says which, for example range\(3\), got 3"):
+        make(seeds=3)
 
 
 def test_missing_weights_stop_with_their_file_and_the_command_that_makes_them(fake):

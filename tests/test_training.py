@@ -244,6 +244,35 @@ def test_a_run_interrupted_between_epochs_ends_as_if_it_had_not_been(start, afte
     assert_identical(resumed, run(start()))
 
 
+class Remembered:
+    """A checkpoint that gives back the very state that it was given a copy of."""
+
+    state = None
+
+    def load(self):
+        return self.state
+
+    def save(self, state):
+        self.state = copy.deepcopy(state)
+
+
+def test_training_leaves_the_state_that_a_checkpoint_gave_as_it_was(start):
+    checkpoint = Remembered()
+    with pytest.raises(Interrupted):
+        run(start(), progress=stopping(2), checkpoint=checkpoint)
+    objective, batches = start()
+    left = iter(range(5))  # breaks off within the third epoch after the checkpoint
+
+    def terms(x, y):
+        if next(left, None) is None:
+            raise Interrupted
+        return objective(x, y)
+
+    with pytest.raises(Interrupted):
+        run((Objective(objective.models, terms), batches), checkpoint=checkpoint)
+    assert_identical(run(start(), checkpoint=checkpoint), run(start()))
+
+
 @pytest.mark.parametrize("steps", [1, 7, 11])
 def test_a_run_interrupted_within_an_epoch_goes_on_from_the_last_whole_one(start, steps):
     checkpoint = Memory()

@@ -18,6 +18,7 @@ from dnabook.experiments import Context
 from dnabook.experiments.reconstruction import ARMS, Training, as_run, examine, train
 
 TITLE = "Attacked photographs through a DNA and through a plain autoencoder (Figs. 8, 9)"
+KEEPS_WEIGHTS = True  # of the first seed, for live cells
 
 FIGURE = ({"arm": "autoencoder"}, {"arm": "dna"})  # what Figure 8 compares; the rest is a control
 

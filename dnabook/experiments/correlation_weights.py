@@ -28,6 +28,7 @@ from dnabook.experiments.pairs import (
 from dnabook.models import ARCHITECTURES
 
 TITLE = "Features, transfer and accuracy against the weight of the correlation loss (λ in Eq. 8)"
+KEEPS_WEIGHTS = True  # of the first seed, for live cells
 
 
 @dataclass(frozen=True)

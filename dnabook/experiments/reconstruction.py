@@ -14,7 +14,7 @@ from dnabook import attacks, autoencoders, data, losses, measures, training
 from dnabook.autoencoders import NeckedAutoencoder, Reconstructor
 from dnabook.data import Images
 from dnabook.experiments import Context
-from dnabook.models import layout, seeded
+from dnabook.models import evaluating, layout, seeded
 
 
 @dataclass(frozen=True)
@@ -268,11 +268,13 @@ def quality(model: NeckedAutoencoder, images: Images) -> dict[str, Any]:
     "mse": of each path, pixels in [0, 1].  With two necks also held-out R² of the codes in both directions
     and "live_units" of each code.
     """
-    outputs = measures.in_batches(lambda x: torch.stack(model(x), 1), images.x)  # (N, P, C, H, W)
+    with evaluating(model):
+        outputs = measures.in_batches(lambda x: torch.stack(model(x), 1), images.x)  # (N, P, C, H, W)
     values: dict[str, Any] = {
         "mse": [(outputs[:, i] - images.x).square().mean().item() for i in range(model.necks)]
     }
-    codes = measures.in_batches(lambda x: torch.stack(model.encode(x), 1), images.x).flatten(2)
+    with evaluating(model):
+        codes = measures.in_batches(lambda x: torch.stack(model.encode(x), 1), images.x).flatten(2)
     values["live_units"] = [measures.live_units(codes[:, i]) for i in range(model.necks)]
     if model.necks == 2:
         a, b = codes.unbind(1)

@@ -31,6 +31,11 @@ def damaged(controls: Record, how: str, **where: Any) -> MeanInterval:
     return summaries.over(summaries.by_seed(shares))
 
 
+def chance_floor(row: dict[str, Any], n: int) -> float:
+    """In-sample R² of unrelated targets on n images, with a row's rank r: r/(n − 1), at most 1."""
+    return min(row["rank"] / (n - 1), 1.0)
+
+
 def right(record: Record, arm: str, **where: Any) -> str:
     """Share of images that an arm reads correctly, "45 ± 3 %"; where: of `summaries.reconstruction`."""
     return percent(summaries.reconstruction(record, arm=arm, **where))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from dnabook import summaries
+from dnabook import summaries, tables
 from dnabook.figures import ARCHITECTURES, ATTACKS
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
@@ -90,7 +90,7 @@ def chance_floor(features: Record) -> str:
         where = {"architecture": architecture, "arm": "regular", "source": 1}
         rank = summaries.predictability(kept, "rank", **where)
         rows = kept.rows("predictability", **where)
-        floor = mean_interval([min(row["rank"] / (batch - 1), 1) for row in rows])
+        floor = mean_interval([tables.chance_floor(row, batch) for row in rows])
         parts.append(f"{ARCHITECTURES[architecture]}: rank {plain(rank, 0)}, floor **{plain(floor)}**")
     return f"Floor r/(N − 1) of a batch of N = {batch} images, regular pairs. {'; '.join(parts)}."
 

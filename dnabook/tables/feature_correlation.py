@@ -10,7 +10,7 @@ from dnabook.experiments.controls import COMPARED, NATURAL_MAP, OWN_MAP
 from dnabook.measures import mean_interval
 from dnabook.records import Record
 from dnabook.summaries import BySeed, by_seed, over, percent, plain
-from dnabook.tables import damaged
+from dnabook.tables import chance_floor, damaged
 
 
 def predictability(record: Record) -> str:
@@ -23,7 +23,7 @@ def predictability(record: Record) -> str:
     readings = {
         "held out": lambda row: row["heldout"],
         f"in sample, N = {batch}": lambda row: row["batch_in_sample"],
-        f"floor, N = {batch}": lambda row: row["rank"] / (batch - 1),
+        f"floor, N = {batch}": lambda row: chance_floor(row, batch),
         "effective rank of the source": lambda row: row["effective_rank"],
     }
     rows = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dnabook import figures, records, scoreboard
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 FIGURE = ROOT / "book" / "static" / "finding.png"
 BEGIN, END = "<!-- written by `make finding` -->", "<!-- end -->"
@@ -19,7 +19,7 @@ def with_finding(text: str) -> str:
 
 
 def main() -> None:
-    README.write_text(with_finding(README.read_text()))
+    README.write_text(with_finding(README.read_text(encoding="utf-8")), encoding="utf-8")
     record, variants = records.together("transfer", "variants")
     figures.transfer(record, variants=variants).savefig(FIGURE, metadata={"Description": record.caption()})
 
