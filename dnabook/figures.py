@@ -164,8 +164,11 @@ def transfer(record: Record, *, conditioned: bool = True, variants: Record | Non
         curves.append((variants, {"variant": "corrected"}, "corrected loss", *SERIES[3]))
     for shift, (source, which, label, colour, marker) in enumerate(curves):
         kept, epsilons = summaries.healthy(source), source.config["epsilons"]
+        attacked = {row["attack"] for row in source.rows("transfer")}
         for row, architecture in zip(grid, architectures, strict=True):
             for axis, name in zip(row, names, strict=True):
+                if name not in attacked:
+                    continue
                 where = {"architecture": architecture, "attack": name, **which}
                 means = [
                     summaries.transfer(kept, conditioned=conditioned, epsilon=epsilon, **where)

@@ -20,7 +20,7 @@ from typing import Any
 
 from dnabook import records, summaries
 from dnabook.experiments.controls import NATURAL_MAP
-from dnabook.measures import MeanInterval, mean_interval
+from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import BySeed, difference, over, percent, plain, reading_by_seed
 
@@ -999,12 +999,7 @@ def _stronger(record: Record) -> Judgement:
 
 
 def _clean_cost(record: Record) -> Judgement:
-    by = [
-        {t["seed"]: mean_interval(t["values"]["quality"]["mse"]).mean for t in record.trials
-         if t["setting"]["arm"] == arm}
-        for arm in ("dna", "autoencoder")
-    ]  # fmt: skip
-    more = summaries.over({seed: by[0][seed] / by[1][seed] - 1 for seed in by[0] if seed in by[1]})
+    more = summaries.larger_error(record, "dna", "autoencoder")
     result = REPRODUCED if more.mean - more.half_width > 0 else OPEN
     return Judgement(f"DNA's squared error is {percent(more)} larger", more.n, result)
 

@@ -43,7 +43,8 @@ def accuracy(record: Record, *, of: str = "accuracy", **where: Any) -> MeanInter
 
 def accuracy_by_seed(record: Record, *, of: str = "accuracy", **where: Any) -> BySeed:
     """Test accuracy of each matching pair, the mean of both models. of: "accuracy_of_heads" of `controls`."""
-    trials = [t for t in _trials(record, where).trials if _matches(t["setting"], where)]
+    trials = _trials(record, where).trials
+    trials = [t for t in trials if _matches({**t["setting"], "seed": t["seed"]}, where)]
     return {t["seed"]: mean(t["values"][of]) for t in trials}
 
 
@@ -52,13 +53,14 @@ def transfer(record: Record, *, conditioned: bool = True, **where: Any) -> MeanI
 
     conditioned: count only images that both models classify correctly before the attack; False: the printed
     definition. Both directions are averaged unless `source` is given.
+    Raises ValueError, as all queries of rows do, where pairs match and none of their rows does.
     """
     return over(transfer_by_seed(record, conditioned=conditioned, **where))
 
 
 def transfer_by_seed(record: Record, *, conditioned: bool = True, **where: Any) -> BySeed:
     """Transfer rate of each matching pair, both directions weighing the same."""
-    rows = _trials(record, where).rows("transfer", **where)
+    rows = _rows(record, "transfer", where)
     return by_seed((row["seed"], rate(row, conditioned=conditioned)) for row in rows)
 
 
@@ -68,19 +70,19 @@ def both_misread_by_seed(record: Record, **where: Any) -> BySeed:
     The conditioned rate times the share that fools the source: unlike the rate, it does not change with how
     easily the source is fooled alone.
     """
-    rows = _trials(record, where).rows("transfer", **where)
+    rows = _rows(record, "transfer", where)
     return by_seed((row["seed"], row["both_fooled_clean"] / row["n_clean"]) for row in rows)
 
 
 def robust_by_seed(record: Record, **where: Any) -> BySeed:
     """Share of images that an attacked model itself still reads correctly: of each pair, over both models."""
-    rows = _trials(record, where).rows("transfer", **where)
+    rows = _rows(record, "transfer", where)
     return by_seed((row["seed"], 1 - row["source_fooled"] / row["n"]) for row in rows)
 
 
 def natural_by_seed(record: Record, *, epoch: int, **where: Any) -> BySeed:
     """Accuracy on natural images after an epoch of DVERGE (0: before it), of each pair, over both models."""
-    rows = _trials(record, where).rows("epochs", epoch=epoch, **where)
+    rows = _rows(record, "epochs", {"epoch": epoch, **where})
     return by_seed((row["seed"], mean(row["accuracy"])) for row in rows)
 
 
@@ -130,11 +132,11 @@ def beyond_signs_by_seed(record: Record, epsilon: float, *, learned: bool = Fals
     `learned_features` from those with the `epochs` and `head` that are given; of `features_or_gradients` and
     `architectures` from `source_arm` to `target_arm`, which need not be regular; of `capacity` within pairs.
     """
-    found = _trials(record, where)
+    where = {"epsilon": epsilon, **where}
     if learned:
-        rows = (row for row in found.rows("damage", epsilon=epsilon, **where) if row["counted"])
+        rows = (row for row in _rows(record, "damage", where) if row["counted"])
         return by_seed((row["seed"], (row["attacked"] - row["signs"]) / row["counted"]) for row in rows)
-    rows = found.rows("transfer", epsilon=epsilon, **where)
+    rows = _rows(record, "transfer", where)
     return by_seed((row["seed"], rate(row) - signs_rate(row)) for row in rows)
 
 
@@ -200,7 +202,7 @@ def shares_of_the_change(record: Record, arm: str, epsilon: float, *, others: st
 
 def reading_by_seed(record: Record, table: str, reading: str, **where: Any) -> BySeed:
     """A reading of a table's rows that match, the mean of each seed's: for instance "relation", "heldout"."""
-    rows = _trials(record, where).rows(table, **where)
+    rows = _rows(record, table, where)
     return by_seed((row["seed"], row[reading]) for row in rows)
 
 
@@ -263,6 +265,12 @@ def quality_by_seed(record: Record, reading: str, part: int | None = None, **whe
     return found
 
 
+def larger_error(record: Record, a: str, b: str) -> MeanInterval:
+    """By how much arm a's squared error, the mean of its paths, exceeds arm b's, as a share of b's."""
+    more, less = (quality_by_seed(record, "mse", arm=arm) for arm in (a, b))
+    return over({seed: more[seed] / less[seed] - 1 for seed in more if seed in less})
+
+
 def noticed_by_seed(record: Record, reading: str, **where: Any) -> BySeed:
     """Of `disagreement`, what a reader without labels sees under an attack at an ε, by seed.
 
@@ -278,7 +286,7 @@ def noticed_by_seed(record: Record, reading: str, **where: Any) -> BySeed:
             return row["unnoticed"] / row["wrong"] if row["wrong"] else math.nan
         return row[reading] / row["n"]
 
-    return by_seed((row["seed"], read(row)) for row in _trials(record, where).rows("noticed", **where))
+    return by_seed((row["seed"], read(row)) for row in _rows(record, "noticed", where))
 
 
 def order(effect: MeanInterval, below: str = "below", level: str = "level with", above: str = "above") -> str:
@@ -300,6 +308,13 @@ def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:
     return f"**{order(gap)}** {name} ({points(gap)} points)"
 
 
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """The correlation of ranks of two equally long sequences; nan of fewer than two values."""
+    from scipy import stats  # as in `measures.wilson_interval`
+
+    return float(stats.spearmanr(x, y).statistic) if len(x) > 1 else math.nan
+
+
 def rank_correlation(
     record: Record, epsilon: float, confidence: float = 0.95, *, of: Callable[[dict[str, Any]], float] = rate
 ) -> MeanInterval:
@@ -308,14 +323,12 @@ def rank_correlation(
     Pairs of one seed share their initial weights and batches and differ only in D_t; seeds are independent.
     of: what is counted in a row of counts, `rate` or `misread`.
     """
-    from scipy import stats  # as in `measures.wilson_interval`
-
     rhos = []
     for seed in record.seeds:
         trials = [t["values"] for t in record.trials if t["seed"] == seed and not _collapsed(t)]
         transfers = [mean([of(r) for r in t["transfer"] if r["epsilon"] == epsilon]) for t in trials]
         if len(trials) > 2:
-            rhos.append(float(stats.spearmanr([t["distance"] for t in trials], transfers).statistic))
+            rhos.append(spearman([t["distance"] for t in trials], transfers))
     return mean_interval(rhos, confidence)
 
 
@@ -345,13 +358,11 @@ def rank_correlation_of(cells: Iterable[tuple[BySeed, BySeed]]) -> MeanInterval:
 
 def rank_correlation_by_seed(cells: Iterable[tuple[BySeed, BySeed]]) -> BySeed:
     """Spearman's ρ of two readings over cells, within each seed that all cells have."""
-    from scipy import stats  # as in `measures.wilson_interval`
-
     cells = list(cells)
     seeds = set.intersection(*(set(each) for cell in cells for each in cell)) if cells else set()
-    columns = {seed: [(one[seed], other[seed]) for one, other in cells] for seed in sorted(seeds)}
     return {
-        seed: float(stats.spearmanr(*zip(*each, strict=True)).statistic) for seed, each in columns.items()
+        seed: spearman([one[seed] for one, _ in cells], [other[seed] for _, other in cells])
+        for seed in sorted(seeds)
     }
 
 
@@ -523,6 +534,15 @@ def _trials(record: Record, where: dict[str, Any]) -> Record:
         known = ", ".join(trials[0]["setting"])
         raise ValueError(f"{where} matches several trials of a seed in {record.name}; say more of: {known}")
     return dataclasses.replace(record, trials=trials)
+
+
+def _rows(record: Record, table: str, where: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table that match. Raises ValueError where trials match and none of their rows does."""
+    found = _trials(record, where)
+    rows = list(found.rows(table, **where))
+    if found.trials and not rows:
+        raise ValueError(f"no row of {table} in {record.name} ({record.scale}) matches {where}")
+    return rows
 
 
 def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:

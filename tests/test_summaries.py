@@ -562,3 +562,23 @@ def test_where_one_of_four_cells_is_not_a_number_its_kinds_cannot_be_compared():
         lambda source_arm, target_arm: {0: cells[source_arm, target_arm]}, "cnn", "vit"
     )
     assert math.isnan(found[0]) and summaries.over(found).n == 0
+
+
+def test_a_query_that_pairs_match_and_none_of_their_rows_does_is_an_error(record):
+    with pytest.raises(
+        ValueError, match=r"no row of transfer in transfer \(smoke\) matches .*'epsilon': 0\.3"
+    ):
+        summaries.transfer(record, arm="regular", epsilon=0.3)
+    with pytest.raises(ValueError, match="no row of predictability"):
+        summaries.predictability(record, arm="regular", source=3)
+    assert summaries.transfer(record, arm="late", epsilon=0.1).n == 0  # of an arm that was never run
+
+
+def test_a_seed_can_be_asked_for_like_any_setting(record):
+    assert summaries.accuracy(record, arm="regular", seed=1).mean == pytest.approx(0.85)
+
+
+def test_spearman_is_the_correlation_of_ranks_and_nan_of_fewer_than_two():
+    assert summaries.spearman([1, 2, 5, 30], [0, 10, 11, 90]) == pytest.approx(1)
+    assert summaries.spearman([1, 2, 3], [9, 5, 7]) == pytest.approx(-0.5)  # 1 − 6 (4 + 1 + 1) / (3 · 8)
+    assert math.isnan(summaries.spearman([1], [2]))

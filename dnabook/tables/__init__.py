@@ -15,6 +15,15 @@ from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import percent
 
+AUTOENCODERS = {  # the arms of `autoencoder_mnist`
+    "autoencoder": "autoencoder",
+    "dna": "DNA (released Eq. 4)",
+    "dna_regular": "DNA, λ = 0",
+    "two_autoencoders": "two autoencoders, λ = 0",
+    "dna_corrected": "DNA, corrected loss",
+    "dna_printed": "DNA (printed Eq. 4)",
+}
+
 
 def pair_name(setting: dict[str, Any]) -> str:
     """How a pair of `pairs.PAIRS` is called: architecture and arm, "CNN, regular"."""
@@ -29,6 +38,17 @@ def damaged(controls: Record, how: str, **where: Any) -> MeanInterval:
     rows = summaries.healthy(controls).rows("damage", **where)
     shares = ((row["seed"], row[how] / row["counted"] if row["counted"] else math.nan) for row in rows)
     return summaries.over(summaries.by_seed(shares))
+
+
+def pairs(record: Record) -> list[dict[str, str]]:
+    """The kinds of pairs of a record, in its order: {"architecture": …, "arm": …}."""
+    return [{"architecture": architecture, "arm": arm} for architecture, arm in record.config["pairs"]]
+
+
+def collapsed(record: Record, **where: Any) -> str:
+    """How many of the pairs that match collapsed, "2 of 5"."""
+    lost, of = summaries.collapsed(record, **where)
+    return f"{lost} of {of}"
 
 
 def chance_floor(row: dict[str, Any], n: int) -> float:

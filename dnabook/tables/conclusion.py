@@ -48,11 +48,9 @@ def rank_correlations(features: Record, transfer: Record, distance: Record, *, e
 
 def _rho(pairs: Sequence[Related]) -> float:
     """Spearman's ρ of R² and transfer over pairs; nan where there are fewer than three."""
-    from scipy import stats  # as in `measures.wilson_interval`
-
     if len(pairs) < 3:
         return math.nan
-    return float(stats.spearmanr([p.r_squared for p in pairs], [p.rate for p in pairs]).statistic)
+    return summaries.spearman([p.r_squared for p in pairs], [p.rate for p in pairs])
 
 
 def _within_seeds(pairs: Sequence[Related]) -> MeanInterval:
@@ -180,20 +178,13 @@ def _test_of_codes(record: Record, arms: Sequence[str], epsilon: float) -> list[
     """The reading, the change of R² in each direction and that of the digits saved, from arm to arm."""
     where = {"attack": "pgd", "epsilon": epsilon, "objective": "strongest"}
     saved = [summaries.reconstruction_by_seed(record, arm=arm, **where) for arm in arms]
-    r2 = [[_codes(record, arm, direction) for arm in arms] for direction in (0, 1)]
+    r2 = [[summaries.quality_by_seed(record, "heldout", part, arm=arm) for arm in arms] for part in (0, 1)]
     mean = [summaries.by_seed((*one.items(), *other.items())) for one, other in zip(*r2, strict=True)]
     (_, moved), (text, more) = _change(*mean), _change(*saved, percent)
     reading = _reading(moved, more, "saved", sign=-1)
     if "two_autoencoders" in arms:
         reading = "no test, sharing and size differ"
     return [reading, *(_change(*ends)[0] for ends in r2), text]
-
-
-def _codes(record: Record, arm: str, direction: int) -> BySeed:
-    """Held-out R² of an arm's codes by seed, 1 → 2 (direction 0) or back (1); a dead neck has none."""
-    trials = [t for t in record.trials if t["setting"]["arm"] == arm]
-    found = {t["seed"]: t["values"]["quality"].get("heldout") for t in trials}
-    return {seed: r2[direction] for seed, r2 in found.items() if r2}
 
 
 # --- R² or the gradients? -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from dnabook import figures, summaries
+from dnabook import figures, summaries, tables
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import BySeed, difference, over, percent, plain, points
@@ -31,7 +31,7 @@ def features(record: Record) -> str:
     "The recorded result: features". The caption is the record's own.
     """
     kept = summaries.healthy(record)
-    rows = [[pair_name(s), _collapsed(record, s), *_readings(kept, s)] for s in _settings(record)]
+    rows = [[pair_name(s), tables.collapsed(record, **s), *_readings(kept, s)] for s in tables.pairs(record)]
     return summaries.table(["pair", "collapsed", *READINGS], rows) + f"\n\n{record.caption()}."
 
 
@@ -41,7 +41,7 @@ def first_components(record: Record) -> str:
     "The recorded result: features", below Figure 2.
     """
     kept, lines = summaries.healthy(record), []
-    for setting in _settings(record):
+    for setting in tables.pairs(record):
         if setting["architecture"] == "cnn":
             found = kept.values("first_component", "r_squared", **setting)
             each = ", ".join(f"{value:.2f}" for value in found) or "no pair is left"
@@ -78,7 +78,7 @@ def transfer(record: Record) -> str:
     "The recorded result: Figure 3", below the figure.
     """
     kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
-    for setting in _settings(record):
+    for setting in tables.pairs(record):
         accuracy = summaries.accuracy(kept, **setting)
         rates = (summaries.transfer(kept, attack="pgd-linf", epsilon=e, **setting) for e in epsilons)
         rows.append([pair_name(setting), accuracy.n, percent(accuracy), *map(percent, rates)])
@@ -239,7 +239,7 @@ def variants(record: Record) -> str:
         name = f"{figures.ARCHITECTURES[architecture]}, {variant}"
         shares = map(percent, (*rates, misread))
         accuracy = percent(summaries.accuracy(kept, **setting))
-        rows.append([name, _collapsed(record, setting), accuracy, *_readings(kept, setting), *shares])
+        rows.append([name, tables.collapsed(record, **setting), accuracy, *_readings(kept, setting), *shares])
     header = [
         "pairs", "collapsed", "accuracy", *READINGS, f"transfer, ε = {middle:.2f}",
         f"transfer, ε = {weakest:.2f}", f"both misread, ε = {weakest:.2f}",
@@ -249,16 +249,6 @@ def variants(record: Record) -> str:
         "rate; *both misread* is the share, of all images that both models read before, that both misread "
         f"after the attack. *None* is λ = 0. {record.caption()}."
     )
-
-
-def _settings(record: Record) -> list[dict[str, str]]:
-    """The kinds of pairs of a record, in its order."""
-    return [{"architecture": architecture, "arm": arm} for architecture, arm in record.config["pairs"]]
-
-
-def _collapsed(record: Record, setting: dict[str, str]) -> str:
-    lost, of = summaries.collapsed(record, **setting)
-    return f"{lost} of {of}"
 
 
 def _readings(kept: Record, setting: dict[str, str]) -> list[str]:

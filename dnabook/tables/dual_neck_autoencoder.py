@@ -7,16 +7,8 @@ from typing import Any
 from dnabook import summaries
 from dnabook.records import Record
 from dnabook.summaries import PLAIN, BySeed, difference, order, over, percent, plain, points
-from dnabook.tables import quality, right
+from dnabook.tables import AUTOENCODERS, quality, right
 
-NAMES = {
-    "autoencoder": "autoencoder",
-    "dna": "DNA (released Eq. 4)",
-    "dna_regular": "DNA, λ = 0",
-    "two_autoencoders": "two autoencoders, λ = 0",
-    "dna_corrected": "DNA, corrected loss",
-    "dna_printed": "DNA (printed Eq. 4)",
-}
 RULES = {
     "either": "either path",
     "mean_path": "mean of the paths",
@@ -87,7 +79,11 @@ def controls(record: Record, *, epsilon: float) -> str:
         "strongest, mean probability": {**strongest, "rule": "mean_probability"},
     }  # fmt: skip
     rows = [
-        [NAMES[arm], *quality(record, arm), *(right(record, arm, **where) for where in columns.values())]
+        [
+            AUTOENCODERS[arm],
+            *quality(record, arm),
+            *(right(record, arm, **where) for where in columns.values()),
+        ]
         for arm in record.config["arms"]
     ]
     table = summaries.table(["", "squared error", "R² 1 → 2", "R² 2 → 1", *columns], rows)
@@ -130,7 +126,7 @@ def exactly_one(record: Record) -> str:
         for epsilon in record.config["epsilons"]
     }  # fmt: skip
     rows = [
-        [NAMES[arm], *(right(record, arm, rule="exactly_one", **where) for where in columns.values())]
+        [AUTOENCODERS[arm], *(right(record, arm, rule="exactly_one", **where) for where in columns.values())]
         for arm in record.config["arms"]
         if arm != PLAIN
     ]

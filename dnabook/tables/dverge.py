@@ -5,7 +5,7 @@ Pairs that had lost a model before DVERGE began are counted, and left out of the
 
 from __future__ import annotations
 
-from dnabook import figures, summaries
+from dnabook import figures, summaries, tables
 from dnabook.records import Record
 from dnabook.summaries import BySeed, difference, order, over, percent, points
 
@@ -28,14 +28,14 @@ def before_and_after(record: Record, *, epsilon: float) -> str:
     rows = []
     for arm, preset in record.config["arms"]:
         start = (arm, preset)
-        lost, of = summaries.collapsed(record, **_where(start))
         rates = [
             percent(over(_transfer(kept, start, epoch, epsilon, conditioned=conditioned)))
             for conditioned in (False, True)
             for epoch in (0, last)
         ]
         natural = (summaries.natural_by_seed(kept, epoch=epoch, **_where(start)) for epoch in (0, last))
-        rows.append([_label(start), f"{lost} of {of}", *rates, *(percent(over(by)) for by in natural)])
+        lost = tables.collapsed(record, **_where(start))
+        rows.append([_label(start), lost, *rates, *(percent(over(by)) for by in natural)])
     transfer = ["transfer before", f"after {last} epochs", "conditioned, before", "after"]
     header = ["pair", "collapsed before", *transfer, "accuracy before", "after"]
     caption = f"PGD-ℓ∞ at ε = {epsilon:.2f}, both directions averaged. {record.caption()}."

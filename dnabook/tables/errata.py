@@ -6,7 +6,6 @@ They stand in the page's order, and each names the differences, D1 to D33, that 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 from dnabook import summaries, tables
 from dnabook.figures import ARCHITECTURES, ATTACKS
@@ -15,16 +14,8 @@ from dnabook.records import Record
 from dnabook.summaries import by_seed, difference, over, percent, plain, points, table
 from dnabook.tables import pair_name
 
-LABELS = {  # the arms of chapter 6, named by what the errata tell apart
-    "autoencoder": "autoencoder",
-    "dna": "DNA, released Eq. 4",
-    "dna_regular": "DNA, λ = 0",
-    "two_autoencoders": "two autoencoders",
-    "dna_corrected": "DNA, corrected loss",
-    "dna_printed": "DNA, printed Eq. 4",
-}
 RULES = {
-    "mean_path": "mean path (“avg”)",
+    "mean_path": "mean of the paths (“avg”)",
     "either": "either",
     "both": "both",
     "mean_probability": "mean probability",
@@ -45,9 +36,9 @@ def loss_variants(variants: Record) -> str:
     rows = []
     for a, variant in itertools.product(config["architectures"], config["variants"]):
         where = {"architecture": a, "variant": variant}
-        lost, of = summaries.collapsed(variants, **where)
         rows.append([
-            ARCHITECTURES[a], variant, f"{lost} of {of}", percent(summaries.accuracy(kept, **where)),
+            ARCHITECTURES[a], variant, tables.collapsed(variants, **where),
+            percent(summaries.accuracy(kept, **where)),
             *(plain(summaries.predictability(kept, source=s, **where)) for s in (1, 2)),
             *(plain(summaries.predictability(kept, "live_units", source=s, **where), 0) for s in (1, 2)),
             *(percent(summaries.transfer(kept, source=s, **attack, **where)) for s in (1, 2)),
@@ -73,7 +64,7 @@ def both_directions(features: Record) -> str:
                 for s in (1, 2)
             ),
         ]
-        for pair in _pairs(features)
+        for pair in tables.pairs(features)
     ]
     header = ["pair", "held out 1 → 2", "held out 2 → 1", "in one batch 1 → 2", "in one batch 2 → 1"]
     return table(header, rows) + f"\n\n{features.caption()}."
@@ -86,7 +77,7 @@ def chance_floor(features: Record) -> str:
     """
     kept, batch = summaries.healthy(features), features.config["training"]["batch_size"]
     parts = []
-    for architecture in dict.fromkeys(pair["architecture"] for pair in _pairs(features)):
+    for architecture in dict.fromkeys(pair["architecture"] for pair in tables.pairs(features)):
         where = {"architecture": architecture, "arm": "regular", "source": 1}
         rank = summaries.predictability(kept, "rank", **where)
         rows = kept.rows("predictability", **where)
@@ -105,13 +96,13 @@ def reconstructions(mnist: Record) -> str:
     """
     rows = [
         [
-            LABELS[arm],
+            tables.AUTOENCODERS[arm],
             *(
                 plain(_quality(mnist, arm, key, path), digits)
                 for key, digits in (("mse", 4), ("heldout", 2), ("live_units", 0))
                 for path in (0, 1)
             ),
-            *(_right(mnist, arm, rule) for rule in ("mean_path", "either")),
+            *(tables.right(mnist, arm, rule=rule) for rule in ("mean_path", "either")),
         ]
         for arm in mnist.config["arms"]
     ]
@@ -128,13 +119,13 @@ def reconstructions(mnist: Record) -> str:
 def squared_errors(mnist: Record) -> str:
     """D10 and D24 in "Objectives": by how much the DNAs' squared errors exceed their counterparts'."""
     arms = mnist.config["arms"]
-    more = _larger_error(mnist, "dna", "autoencoder")
+    more = percent(summaries.larger_error(mnist, "dna", "autoencoder"))
     parts = [f"The DNA's squared error is **{more}** above the autoencoder's (D24)"]
     if "dna_printed" in arms:
-        more = _larger_error(mnist, "dna_printed", "dna")
+        more = percent(summaries.larger_error(mnist, "dna_printed", "dna"))
         parts.append(f"with Eq. 4 as printed it is **{more}** above that of the released form (D10)")
     if "dna_regular" in arms:
-        more = _larger_error(mnist, "dna_regular", "autoencoder")
+        more = percent(summaries.larger_error(mnist, "dna_regular", "autoencoder"))
         parts.append(f"with λ = 0 it is **{more}** above the autoencoder's")
     return "; ".join(parts) + "."
 
@@ -173,10 +164,10 @@ def objectives(mnist: Record) -> str:
     arms = [arm for arm in mnist.config["arms"] if arm != "dna_printed"]
     rows = [
         [
-            LABELS[arm],
+            tables.AUTOENCODERS[arm],
             "PGD",
             f"{epsilon:.2f}",
-            *(_right(mnist, arm, attack="pgd", epsilon=epsilon, objective=name) for name in names),
+            *(tables.right(mnist, arm, attack="pgd", epsilon=epsilon, objective=name) for name in names),
         ]
         for arm in arms
         for epsilon in (mnist.config["epsilons"] if "pgd" in mnist.config["attacks"] else ())
@@ -218,7 +209,7 @@ def ways_of_counting(transfer: Record) -> str:
     names = [name for name in transfer.config["attacks"] if name.endswith("linf")]
     epsilons = transfer.config["epsilons"]
     rows = []
-    for pair, end in itertools.product(_pairs(transfer), (0, -1)):
+    for pair, end in itertools.product(tables.pairs(transfer), (0, -1)):
         where = {"attack": names[end], "epsilon": epsilons[end], **pair}
         wrong = ((row["seed"], summaries.misread(row)) for row in kept.rows("transfer", **where))
         rates = [summaries.transfer(kept, conditioned=conditioned, **where) for conditioned in (False, True)]
@@ -232,7 +223,7 @@ def correlations(features: Record) -> str:
     """D25 and D26 in "What is measured": five numbers that could be called the features' correlation."""
     kept = summaries.healthy(features)
     rows = []
-    for pair in _pairs(features):
+    for pair in tables.pairs(features):
         natural = list(kept.rows("features", epsilon=0.0, **pair))
         r2 = [row["heldout_1_to_2"] for row in natural]
         first = kept.values("first_component", "r_squared", **pair)
@@ -262,7 +253,10 @@ def rules(mnist: Record) -> str:
     """D21 in "What is measured": the share read under PGD, a column a rule by which an image counts."""
     epsilon = summaries.middle_epsilon(mnist)
     rows = [
-        [LABELS[arm], *(_right(mnist, arm, rule, attack="pgd", epsilon=epsilon) for rule in RULES)]
+        [
+            tables.AUTOENCODERS[arm],
+            *(tables.right(mnist, arm, rule=rule, attack="pgd", epsilon=epsilon) for rule in RULES),
+        ]
         for arm in mnist.config["arms"]
         if arm != "dna_printed"
     ]
@@ -277,11 +271,11 @@ def classifiers(mnist: Record) -> str:
     epsilons = mnist.config["epsilons"]
     rows = []
     for arm in mnist.config["arms"]:
-        cells = [_right(mnist, arm), _right(mnist, arm, attack="none", table="fixed")]
+        cells = [tables.right(mnist, arm), tables.right(mnist, arm, attack="none", table="fixed")]
         for epsilon in epsilons:
             where = {"attack": "pgd", "epsilon": epsilon}
-            cells += [_right(mnist, arm, **where), _right(mnist, arm, **where, table="fixed")]
-        rows.append([LABELS[arm], *cells])
+            cells += [tables.right(mnist, arm, **where), tables.right(mnist, arm, **where, table="fixed")]
+        rows.append([tables.AUTOENCODERS[arm], *cells])
     columns = ["clean", *(f"ε = {epsilon:.2f}" for epsilon in epsilons)]
     header = ["arm", *(f"{column}, {kind}" for column in columns for kind in ("own", "fixed"))]
     caption = "Images of which at least one path is read correctly, PGD, Eq. 10 as printed."
@@ -303,33 +297,10 @@ def free_distance(distance: Record) -> str:
 # --- Their parts ---------------------------------------------------------------------------------
 
 
-def _pairs(record: Record) -> list[dict[str, str]]:
-    return [{"architecture": architecture, "arm": arm} for architecture, arm in record.config["pairs"]]
-
-
-def _right(mnist: Record, arm: str, rule: str = "either", **where: Any) -> str:
-    """Share of images that an arm reads correctly, as text."""
-    return percent(summaries.reconstruction(mnist, arm=arm, rule=rule, **where))
-
-
 def _quality(mnist: Record, arm: str, key: str, path: int) -> MeanInterval:
     """A measure of one path's reconstructions or codes; a single path answers for both."""
     found = [quality[key] for quality in mnist.values("quality", arm=arm) if key in quality]
     return mean_interval([values[min(path, len(values) - 1)] for values in found])
-
-
-def _larger_error(mnist: Record, a: str, b: str) -> str:
-    """By how much arm a's squared error, the mean of its paths, exceeds arm b's, seed by seed."""
-    more, less = (
-        summaries.by_seed(
-            (trial["seed"], error)
-            for trial in mnist.trials
-            if trial["setting"]["arm"] == arm
-            for error in trial["values"]["quality"]["mse"]
-        )
-        for arm in (a, b)
-    )
-    return percent(over({seed: more[seed] / less[seed] - 1 for seed in more if seed in less}))
 
 
 def _wrong_before(record: Record, architecture: str, variant: str) -> str:
