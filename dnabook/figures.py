@@ -2,7 +2,7 @@
 
 The same thing has the same colour and marker in every chapter; the palette is Okabe and Ito's, which
 colour-blind readers can tell apart. Scale, seeds, device and date stand in the corner of every figure that
-draws a record. Pairs in which a model collapsed are left out of the means and counted in the legend.
+draws a record. Pairs in which a model collapsed are left out of means; `transfer` and `dverge` count them.
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ def parameter_distance(record: Record) -> Figure:
     return _signed(figure, record)
 
 
-def first_components(record: Record, architecture: str = "cnn") -> Figure:
-    """Figure 2: first feature components of both models, each image drawn as its digit; first seed."""
-    arms = [arm for arm in ARMS if record.find({"architecture": architecture, "arm": arm}, record.seeds[0])]
+def first_components(record: Record) -> Figure:
+    """Figure 2: first feature components of both CNNs, each image drawn as its digit; first seed."""
+    arms = [arm for arm in ARMS if record.find({"architecture": "cnn", "arm": arm}, record.seeds[0])]
     figure, (axes,) = _figure(1, len(arms), (3.2 * len(arms), 3.3))
     for axis, arm in zip(axes, arms, strict=True):
-        values = record.find({"architecture": architecture, "arm": arm}, record.seeds[0])["values"]
+        values = record.find({"architecture": "cnn", "arm": arm}, record.seeds[0])["values"]
         points = values["first_component"]["points"]
         _digits(axis, points["model_1"], points["model_2"], points["label"])
         r2 = values["first_component"]["r_squared"]
@@ -288,11 +288,11 @@ STARTS = {  # of Figure 4: the initial pair and how it goes on
 }
 
 
-def dverge(record: Record, *, conditioned: bool = False) -> Figure:
+def dverge(record: Record) -> Figure:
     """Figure 4: PGD-ℓ∞ transfer (above) and natural accuracy (below) after every epoch, for every start.
 
-    conditioned: only images that both models classify correctly before the attack; False: as printed, which
-    is what the paper plots. Mean and interval over pairs that had not collapsed before DVERGE.
+    Transfer is as printed, which is what the paper plots. Mean and interval over pairs that had not collapsed
+    before DVERGE.
     """
     kept = summaries.healthy(record)
     starts = [start for start in STARTS if list(start) in [list(arm) for arm in record.config["arms"]]]
@@ -302,7 +302,7 @@ def dverge(record: Record, *, conditioned: bool = False) -> Figure:
         where = dict(zip(("arm", "preset"), start, strict=True))
         for epsilon, (colour, marker) in _each(record.config["epsilons"]):
             means = [
-                summaries.transfer(kept, conditioned=conditioned, epoch=epoch, epsilon=epsilon, **where)
+                summaries.transfer(kept, conditioned=False, epoch=epoch, epsilon=epsilon, **where)
                 for epoch in epochs
             ]
             label = f"ε = {epsilon:.2f}" if start == starts[0] else None
@@ -316,7 +316,7 @@ def dverge(record: Record, *, conditioned: bool = False) -> Figure:
         top.set_title(STARTS[start] + note, fontsize=9)
         top.set(ylim=(0, 1.02))
         bottom.set(xlabel="epoch", ylim=(0, 1.02))
-    above[0].set(ylabel="transfer rate" + (", conditioned" if conditioned else ""))
+    above[0].set(ylabel="transfer rate")
     below[0].set(ylabel="natural accuracy")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _signed(figure, record)
@@ -383,261 +383,6 @@ def _looks(arms: Sequence[str]) -> list[tuple[str, str]]:
         own = AUTOENCODERS.get(arm)
         looks.append(own if own and own not in looks else next(free))
     return looks
-
-
-# --- Figure 5 ------------------------------------------------------------------------------------
-
-
-def dual_neck() -> Figure:
-    """Figure 5: one encoder and one decoder around two necks, and where the correlation loss looks."""
-    figure, ((axis,),) = _figure(1, 1, (8.6, 3.0))
-    axis.set(xlim=(0, 16.4), ylim=(0, 6), aspect="equal")
-    axis.axis("off")
-    shared, first, second = "#56B4E9", SERIES[0][0], SERIES[1][0]
-    _trapezoid(axis, 1.7, 3.9, (2.2, 1.4), 3.0, shared, "encoder\n(shared)")
-    _trapezoid(axis, 12.2, 14.4, (1.4, 2.2), 3.0, shared, "decoder\n(shared)")
-    for y, colour, number in ((4.4, first, 1), (1.6, second, 2)):
-        _trapezoid(axis, 5.3, 7.3, (1.0, 0.35), y, colour, "")
-        _trapezoid(axis, 8.8, 10.8, (0.35, 1.0), y, colour, "")
-        axis.text(8.05, y, f"$Z_{number}$", ha="center", va="center", fontsize=13, color=colour)
-        axis.text(6.3, y + 1.15, f"neck {number}", ha="center", fontsize=9, color=colour)
-        for start, end in (((3.95, 3.0), (5.25, y)), ((10.85, y), (12.15, 3.0))):
-            _arrow(axis, start, end, colour)
-        out = 3.0 + (0.8 if number == 1 else -0.8)
-        _arrow(axis, (14.45, out), (15.2, out), colour)
-        axis.text(15.3, out, f"$F(x)_{number}$", va="center", fontsize=11, color=colour)
-    axis.annotate(
-        "", (8.05, 2.15), (8.05, 3.85), arrowprops={"arrowstyle": "<->", "ls": "--", "color": "0.3"}
-    )
-    axis.text(8.25, 3.0, "correlation\nloss", va="center", fontsize=9, color="0.3")
-    axis.text(0.7, 3.0, "$x$", ha="center", va="center", fontsize=13)
-    _arrow(axis, (0.95, 3.0), (1.65, 3.0), "0.3")
-    return figure
-
-
-def _trapezoid(axis: Axes, left: float, right: float, halves: tuple[float, float], y: float, colour: str,
-               text: str) -> None:  # fmt: skip
-    corners = [(left, y - halves[0]), (left, y + halves[0]), (right, y + halves[1]), (right, y - halves[1])]
-    axis.add_patch(Polygon(corners, facecolor=colour, alpha=0.35, edgecolor=colour))
-    axis.text((left + right) / 2, y, text, ha="center", va="center", fontsize=9)
-
-
-def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.2})
-
-
-# --- Live cells ----------------------------------------------------------------------------------
-
-
-def images(rows: Mapping[str, Tensor], titles: Sequence[Any] | None = None, *, cell: float = 0.95) -> Figure:
-    """A grid of images: one labelled row for each tensor (K, C, H, W) in [0, 1], a title over each column.
-
-    cell: width of an image in inches.
-    """
-    columns = max(len(row) for row in rows.values())
-    figure, axes = _figure(len(rows), columns, (cell * columns + 1, (cell + 0.1) * len(rows) + 0.3))
-    for line, (label, row) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(line, row.cpu(), strict=False):
-            axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-            axis.spines[:].set_visible(False)
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    for axis, title in zip(axes[0], titles or (), strict=False):
-        axis.set_title(str(title), fontsize=9)
-    return figure
-
-
-def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str,
-          log: bool = False) -> Figure:  # fmt: skip
-    """One line with its own colour and marker for each named series of numbers over x."""
-    figure, ((axis,),) = _figure(1, 1, (5.6, 3.3))
-    for i, ((label, y), (colour, marker)) in enumerate(_each(series.items())):
-        axis.plot(x, y, color=colour, marker=marker, markersize=max(8 - 1.5 * i, 3), label=label)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    if log:
-        axis.set_xscale("log")
-        axis.set_xticks(x, labels=[f"{value:g}" for value in x], fontsize=8)
-        axis.minorticks_off()
-    if len(series) > 1:
-        axis.legend(frameon=False)
-    return figure
-
-
-def scatter(x: Tensor, y: Tensor, labels: Tensor, *, xlabel: str, ylabel: str) -> Figure:
-    """Points (N,) against (N,), each drawn as the digit of its class, in that digit's colour."""
-    figure, ((axis,),) = _figure(1, 1, (4.6, 3.6))
-    _digits(axis, x.cpu().numpy(), y.cpu().numpy(), labels.cpu().numpy())
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    return figure
-
-
-def growth(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, ylabel: str, corner: str = ""
-) -> Figure:
-    """One log-log panel for each x label, with a line of (x, y) points for each series in it."""
-    figure, (axes,) = _figure(1, len(panels), (2.75 * len(panels), 3.0))
-    for axis, (xlabel, series) in zip(axes, panels.items(), strict=True):
-        for (name, points), (colour, marker) in _each(series.items()):
-            x, y = zip(*sorted(points), strict=True)
-            axis.plot(x, y, marker=marker, color=colour, label=name)
-        axis.set(xlabel=xlabel, xscale="log", yscale="log")
-        axis.set_xticks(x[::-2], [f"{number:,}" for number in x[::-2]])
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:,.0f}")
-        for side in (axis.xaxis, axis.yaxis):
-            side.set_minor_locator(NullLocator())
-        axis.legend(fontsize=8)
-    axes[0].set_ylabel(ylabel)
-    _in_the_corner(figure, corner)
-    return figure
-
-
-# --- Frames of the interactive pieces ------------------------------------------------------------
-# Narrow, so that their letters can still be read at the width of a phone.
-
-PHONE = 4.6  # inches
-MODELS = (("model 1", *SERIES[0], ""), ("model 2", *SERIES[1], "////"))
-OUTCOMES = {  # of one attacked digit: colour, line width, line style
-    "fools neither": ("0.55", 1.0, "-"),
-    "fools model 1 only": ("#0072B2", 2.2, "--"),
-    "fools both": ("#D55E00", 3.0, "-"),
-    "fools model 2 only": ("#CC79A7", 2.2, "-."),
-    "misread before": ("0.55", 1.0, ":"),
-}
-
-
-def probabilities(image: Tensor, shares: Tensor, title: str = "") -> Figure:
-    """A digit (1, 28, 28) beside both models' probabilities (2, 10) of the ten classes."""
-    figure, ((left, right),) = _figure(1, 2, (PHONE, 2.4), width_ratios=(1, 1.7))
-    _show(left, image)
-    left.set_title(title, fontsize=10)
-    for shift, (label, colour, _, hatch), share in zip((-0.21, 0.21), MODELS, shares.cpu(), strict=True):
-        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.3}
-        right.bar(np.arange(10) + shift, share.numpy(), 0.4, label=label, **style)
-    right.set(xticks=range(10), xlabel="class", ylabel="probability", ylim=(0, 1))
-    right.grid(axis="x", visible=False)
-    right.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, handlelength=1.4)
-    return figure
-
-
-def attack_course(
-    images: Tensor, titles: Sequence[str], epsilons: Sequence[float], shares: Mapping[str, Tensor]
-) -> Figure:
-    """One digit under growing ε: some of its images (K, 1, 28, 28) above, and below the probability that
-    models 1 and 2 give its true class, one panel an attack: shares[attack] is (2, len(epsilons))."""
-    figure, grid = _figure(2, len(images), (PHONE, 3.9), height_ratios=(1, 2.2))
-    for axis, image, title in zip(grid[0], images, titles, strict=True):
-        _show(axis, image)
-        axis.set_title(title, fontsize=8.5)
-    for axis in grid[1]:
-        axis.remove()
-    with plt.rc_context(STYLE):
-        below = figure.add_subplot(grid[1, 0].get_gridspec()[1, :])
-    for (name, share), style in zip(shares.items(), ("-", "--", ":"), strict=False):
-        for (label, colour, marker, _), values in zip(MODELS, share.cpu(), strict=True):
-            line = {"color": colour, "marker": marker, "ls": style, "markersize": 4, "lw": 1.4}
-            below.plot(epsilons, values.numpy(), label=f"{label}, {name}", **line)
-    below.set(xlabel="ε", xticks=epsilons[::2], ylabel="true class's probability", ylim=(-0.02, 1.02))
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    return figure
-
-
-def fooled(images: Tensor, titles: Sequence[str], outcomes: Sequence[str], columns: int = 5) -> Figure:
-    """Attacked digits (K, 1, 28, 28) in a mosaic, each framed by what became of it, a key of `OUTCOMES`."""
-    rows = math.ceil(len(images) / columns)
-    figure, ((axis,),) = _figure(1, 1, (PHONE, 0.98 * rows + 0.75))
-    high, wide = 38, 34  # of a cell, in pixels of the digits
-    mosaic = np.ones((rows * high, columns * wide))
-    for i, (image, title, outcome) in enumerate(zip(images.cpu(), titles, outcomes, strict=True)):
-        top, left = i // columns * high + 8, i % columns * wide + 3
-        mosaic[top : top + 28, left : left + 28] = image.squeeze(0).numpy()
-        colour, width, style = OUTCOMES[outcome]
-        edge = {"edgecolor": colour, "lw": width, "ls": style, "fill": False}
-        axis.add_patch(Rectangle((left - 1.2, top - 1.2), 29.4, 29.4, **edge))
-        axis.text(left + 13.5, top - 2, title, ha="center", va="bottom", fontsize=9)
-    axis.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.axis("off")
-    for name, (colour, width, style) in OUTCOMES.items():
-        axis.plot([], [], color=colour, lw=width, ls=style, label=name)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, handlelength=2.6)
-    return figure
-
-
-def explored(rates: Mapping[str, Mapping[str, Sequence[float]]], epsilons: Sequence[float]) -> Figure:
-    """Transfer rate against ε, one panel an attack, one line a pair: rates[attack][pair][i]."""
-    rows = math.ceil(len(rates) / 2)
-    figure, grid = _figure(rows, 2, (PHONE, 1.9 * rows + 0.4), sharex=True, sharey=True)
-    for axis in grid.flat[len(rates) :]:
-        axis.remove()
-    for axis, (attack, pairs) in zip(grid.flat, rates.items(), strict=False):
-        for (pair, values), (colour, marker) in _each(pairs.items()):
-            label = pair if axis is grid.flat[0] else None
-            axis.plot(epsilons, values, color=colour, marker=marker, label=label)
-        axis.set_title(ATTACKS.get(attack, attack), fontsize=10)
-        axis.set(ylim=(-0.02, 1.02))
-    for axis in grid[:, 0]:
-        axis.set(ylabel="transfer rate")
-    for axis in grid[-1]:
-        axis.set(xlabel="ε")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    return figure
-
-
-def components(record: Record, weight: float, seed: int) -> Figure:
-    """Figure 2 for one pair of `correlation_weights`: first feature components, each image as its digit."""
-    values = record.find({"correlation_weight": weight}, seed)["values"]
-    first = values["first_component"]
-    figure, ((axis,),) = _figure(1, 1, (PHONE, 3.7))
-    points = first["points"]
-    _digits(axis, points["model_1"], points["model_2"], points["label"])
-    r2 = first["r_squared"]
-    axis.set(title=f"λ = {weight:g}: {'no variance' if math.isnan(r2) else f'R² = {r2:.2f}'}")
-    axis.set(xlabel="first component, model 1", ylabel="first component, model 2")
-    return _signed(figure, record)
-
-
-def correlation_weights(record: Record) -> Figure:
-    """R², transfer and accuracy against λ: faint points are pairs, lines their means.
-
-    A pair with a collapsed model is drawn as a cross in the panel of accuracy and left out elsewhere.
-    """
-    weights = record.config["weights"]
-    figure, ((top,), (middle,), (bottom,)) = _figure(3, 1, (PHONE, 6.0), sharex=True)
-    kept = summaries.healthy(record)
-
-    def heldout(source: int) -> list[list[float]]:
-        return [
-            [row["heldout"] for row in kept.rows("predictability", source=source, correlation_weight=weight)]
-            for weight in weights
-        ]
-
-    first = [kept.values("first_component", "r_squared", correlation_weight=w) for w in weights]
-    transfers = [summaries.transfer_by_seed(kept, correlation_weight=w).values() for w in weights]
-    accuracies = [summaries.accuracy_by_seed(kept, correlation_weight=w).values() for w in weights]
-    readings = (
-        (top, "first components", first), (top, "all features, 1 → 2", heldout(1)),
-        (top, "all features, 2 → 1", heldout(2)), (middle, None, transfers), (bottom, None, accuracies),
-    )  # fmt: skip
-    for (axis, label, found), (colour, marker) in zip(readings, SERIES, strict=True):
-        found = [list(values) for values in found]
-        style = {"color": colour, "marker": marker}
-        axis.plot(range(len(weights)), [summaries.mean(values) for values in found], label=label, **style)
-        for x, values in enumerate(found):
-            axis.plot([x] * len(values), values, ls="", alpha=0.35, **style)
-    for trial in record.trials:
-        if trial not in kept.trials:
-            x = weights.index(trial["setting"]["correlation_weight"])
-            bottom.plot(x, summaries.mean(trial["values"]["accuracy"]), "x", color="0.2", markersize=7)
-    for axis in (top, middle, bottom):
-        axis.set(ylim=(0, 1.04))
-    top.set(ylabel="R²")
-    middle.set(ylabel="transfer rate")
-    bottom.set(ylabel="accuracy", xlabel="λ", xticks=range(len(weights)))
-    bottom.set_xticklabels([f"{weight:g}" for weight in weights])
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
-    return _signed(figure, record)
 
 
 HEADS = {"own": "its own head", "hidden": "a hidden layer"}  # of `learned_features`
@@ -820,6 +565,262 @@ def capacity(record: Record) -> Figure:
     for axis in axes[1:]:
         axis.axhline(0, color="0.6", lw=0.8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return _signed(figure, record)
+
+
+# --- Figure 5 ------------------------------------------------------------------------------------
+
+
+def dual_neck() -> Figure:
+    """Figure 5: one encoder and one decoder around two necks, and where the correlation loss looks."""
+    figure, ((axis,),) = _figure(1, 1, (8.6, 3.0))
+    axis.set(xlim=(0, 16.4), ylim=(0, 6), aspect="equal")
+    axis.axis("off")
+    shared, first, second = "#56B4E9", SERIES[0][0], SERIES[1][0]
+    _trapezoid(axis, 1.7, 3.9, (2.2, 1.4), 3.0, shared, "encoder\n(shared)")
+    _trapezoid(axis, 12.2, 14.4, (1.4, 2.2), 3.0, shared, "decoder\n(shared)")
+    for y, colour, number in ((4.4, first, 1), (1.6, second, 2)):
+        _trapezoid(axis, 5.3, 7.3, (1.0, 0.35), y, colour, "")
+        _trapezoid(axis, 8.8, 10.8, (0.35, 1.0), y, colour, "")
+        axis.text(8.05, y, f"$Z_{number}$", ha="center", va="center", fontsize=13, color=colour)
+        axis.text(6.3, y + 1.15, f"neck {number}", ha="center", fontsize=9, color=colour)
+        for start, end in (((3.95, 3.0), (5.25, y)), ((10.85, y), (12.15, 3.0))):
+            _arrow(axis, start, end, colour)
+        out = 3.0 + (0.8 if number == 1 else -0.8)
+        _arrow(axis, (14.45, out), (15.2, out), colour)
+        axis.text(15.3, out, f"$F(x)_{number}$", va="center", fontsize=11, color=colour)
+    axis.annotate(
+        "", (8.05, 2.15), (8.05, 3.85), arrowprops={"arrowstyle": "<->", "ls": "--", "color": "0.3"}
+    )
+    axis.text(8.25, 3.0, "correlation\nloss", va="center", fontsize=9, color="0.3")
+    axis.text(0.7, 3.0, "$x$", ha="center", va="center", fontsize=13)
+    _arrow(axis, (0.95, 3.0), (1.65, 3.0), "0.3")
+    return figure
+
+
+def _trapezoid(axis: Axes, left: float, right: float, halves: tuple[float, float], y: float, colour: str,
+               text: str) -> None:  # fmt: skip
+    corners = [(left, y - halves[0]), (left, y + halves[0]), (right, y + halves[1]), (right, y - halves[1])]
+    axis.add_patch(Polygon(corners, facecolor=colour, alpha=0.35, edgecolor=colour))
+    axis.text((left + right) / 2, y, text, ha="center", va="center", fontsize=9)
+
+
+def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.2})
+
+
+# --- Live cells and benchmarks -------------------------------------------------------------------------
+
+
+def images(rows: Mapping[str, Tensor], titles: Sequence[Any] | None = None, *, cell: float = 0.95) -> Figure:
+    """A grid of images: one labelled row for each tensor (K, C, H, W) in [0, 1], a title over each column.
+
+    cell: width of an image in inches.
+    """
+    columns = max(len(row) for row in rows.values())
+    figure, axes = _figure(len(rows), columns, (cell * columns + 1, (cell + 0.1) * len(rows) + 0.3))
+    for line, (label, row) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(line, row.cpu(), strict=False):
+            axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], titles or (), strict=False):
+        axis.set_title(str(title), fontsize=9)
+    return figure
+
+
+def lines(x: Sequence[float], series: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str,
+          log: bool = False) -> Figure:  # fmt: skip
+    """One line with its own colour and marker for each named series of numbers over x."""
+    figure, ((axis,),) = _figure(1, 1, (5.6, 3.3))
+    for i, ((label, y), (colour, marker)) in enumerate(_each(series.items())):
+        axis.plot(x, y, color=colour, marker=marker, markersize=max(8 - 1.5 * i, 3), label=label)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        axis.set_xscale("log")
+        axis.set_xticks(x, labels=[f"{value:g}" for value in x], fontsize=8)
+        axis.minorticks_off()
+    if len(series) > 1:
+        axis.legend(frameon=False)
+    return figure
+
+
+def scatter(x: Tensor, y: Tensor, labels: Tensor, *, xlabel: str, ylabel: str) -> Figure:
+    """Points (N,) against (N,), each drawn as the digit of its class, in that digit's colour."""
+    figure, ((axis,),) = _figure(1, 1, (4.6, 3.6))
+    _digits(axis, x.cpu().numpy(), y.cpu().numpy(), labels.cpu().numpy())
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
+def growth(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, ylabel: str, corner: str = ""
+) -> Figure:
+    """One log-log panel for each x label, with a line of (x, y) points for each series in it."""
+    figure, (axes,) = _figure(1, len(panels), (2.75 * len(panels), 3.0))
+    for axis, (xlabel, series) in zip(axes, panels.items(), strict=True):
+        for (name, points), (colour, marker) in _each(series.items()):
+            x, y = zip(*sorted(points), strict=True)
+            axis.plot(x, y, marker=marker, color=colour, label=name)
+        axis.set(xlabel=xlabel, xscale="log", yscale="log")
+        axis.set_xticks(x[::-2], [f"{number:,}" for number in x[::-2]])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_minor_locator(NullLocator())
+        axis.legend(fontsize=8)
+    axes[0].set_ylabel(ylabel)
+    _in_the_corner(figure, corner)
+    return figure
+
+
+# --- Frames of the interactive pieces ------------------------------------------------------------
+# Narrow, so that their letters can still be read at the width of a phone.
+
+PHONE = 4.6  # inches
+MODELS = (("model 1", *SERIES[0], ""), ("model 2", *SERIES[1], "////"))
+OUTCOMES = {  # of one attacked digit: colour, line width, line style
+    "fools neither": ("0.55", 1.0, "-"),
+    "fools model 1 only": ("#0072B2", 2.2, "--"),
+    "fools both": ("#D55E00", 3.0, "-"),
+    "fools model 2 only": ("#CC79A7", 2.2, "-."),
+    "misread before": ("0.55", 1.0, ":"),
+}
+
+
+def probabilities(image: Tensor, shares: Tensor, title: str = "") -> Figure:
+    """A digit (1, 28, 28) beside both models' probabilities (2, 10) of the ten classes."""
+    figure, ((left, right),) = _figure(1, 2, (PHONE, 2.4), width_ratios=(1, 1.7))
+    _show(left, image)
+    left.set_title(title, fontsize=10)
+    for shift, (label, colour, _, hatch), share in zip((-0.21, 0.21), MODELS, shares.cpu(), strict=True):
+        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.3}
+        right.bar(np.arange(10) + shift, share.numpy(), 0.4, label=label, **style)
+    right.set(xticks=range(10), xlabel="class", ylabel="probability", ylim=(0, 1))
+    right.grid(axis="x", visible=False)
+    right.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, handlelength=1.4)
+    return figure
+
+
+def attack_course(
+    images: Tensor, titles: Sequence[str], epsilons: Sequence[float], shares: Mapping[str, Tensor]
+) -> Figure:
+    """One digit under growing ε: some of its images (K, 1, 28, 28) above, and below the probability that
+    models 1 and 2 give its true class, one panel an attack: shares[attack] is (2, len(epsilons))."""
+    figure, grid = _figure(2, len(images), (PHONE, 3.9), height_ratios=(1, 2.2))
+    for axis, image, title in zip(grid[0], images, titles, strict=True):
+        _show(axis, image)
+        axis.set_title(title, fontsize=8.5)
+    for axis in grid[1]:
+        axis.remove()
+    with plt.rc_context(STYLE):
+        below = figure.add_subplot(grid[1, 0].get_gridspec()[1, :])
+    for (name, share), style in zip(shares.items(), ("-", "--", ":"), strict=False):
+        for (label, colour, marker, _), values in zip(MODELS, share.cpu(), strict=True):
+            line = {"color": colour, "marker": marker, "ls": style, "markersize": 4, "lw": 1.4}
+            below.plot(epsilons, values.numpy(), label=f"{label}, {name}", **line)
+    below.set(xlabel="ε", xticks=epsilons[::2], ylabel="true class's probability", ylim=(-0.02, 1.02))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def fooled(images: Tensor, titles: Sequence[str], outcomes: Sequence[str]) -> Figure:
+    """Attacked digits (K, 1, 28, 28) in a mosaic, each framed by what became of it, a key of `OUTCOMES`."""
+    columns = 5
+    rows = math.ceil(len(images) / columns)
+    figure, ((axis,),) = _figure(1, 1, (PHONE, 0.98 * rows + 0.75))
+    high, wide = 38, 34  # of a cell, in pixels of the digits
+    mosaic = np.ones((rows * high, columns * wide))
+    for i, (image, title, outcome) in enumerate(zip(images.cpu(), titles, outcomes, strict=True)):
+        top, left = i // columns * high + 8, i % columns * wide + 3
+        mosaic[top : top + 28, left : left + 28] = image.squeeze(0).numpy()
+        colour, width, style = OUTCOMES[outcome]
+        edge = {"edgecolor": colour, "lw": width, "ls": style, "fill": False}
+        axis.add_patch(Rectangle((left - 1.2, top - 1.2), 29.4, 29.4, **edge))
+        axis.text(left + 13.5, top - 2, title, ha="center", va="bottom", fontsize=9)
+    axis.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.axis("off")
+    for name, (colour, width, style) in OUTCOMES.items():
+        axis.plot([], [], color=colour, lw=width, ls=style, label=name)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, handlelength=2.6)
+    return figure
+
+
+def explored(rates: Mapping[str, Mapping[str, Sequence[float]]], epsilons: Sequence[float]) -> Figure:
+    """Transfer rate against ε, one panel an attack, one line a pair: rates[attack][pair][i]."""
+    rows = math.ceil(len(rates) / 2)
+    figure, grid = _figure(rows, 2, (PHONE, 1.9 * rows + 0.4), sharex=True, sharey=True)
+    for axis in grid.flat[len(rates) :]:
+        axis.remove()
+    for axis, (attack, pairs) in zip(grid.flat, rates.items(), strict=False):
+        for (pair, values), (colour, marker) in _each(pairs.items()):
+            label = pair if axis is grid.flat[0] else None
+            axis.plot(epsilons, values, color=colour, marker=marker, label=label)
+        axis.set_title(ATTACKS.get(attack, attack), fontsize=10)
+        axis.set(ylim=(-0.02, 1.02))
+    for axis in grid[:, 0]:
+        axis.set(ylabel="transfer rate")
+    for axis in grid[-1]:
+        axis.set(xlabel="ε")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def components(record: Record, weight: float, seed: int) -> Figure:
+    """Figure 2 for one pair of `correlation_weights`: first feature components, each image as its digit."""
+    values = record.find({"correlation_weight": weight}, seed)["values"]
+    first = values["first_component"]
+    figure, ((axis,),) = _figure(1, 1, (PHONE, 3.7))
+    points = first["points"]
+    _digits(axis, points["model_1"], points["model_2"], points["label"])
+    r2 = first["r_squared"]
+    axis.set(title=f"λ = {weight:g}: {'no variance' if math.isnan(r2) else f'R² = {r2:.2f}'}")
+    axis.set(xlabel="first component, model 1", ylabel="first component, model 2")
+    return _signed(figure, record)
+
+
+def correlation_weights(record: Record) -> Figure:
+    """R², transfer and accuracy against λ: faint points are pairs, lines their means.
+
+    A pair with a collapsed model is drawn as a cross in the panel of accuracy and left out elsewhere.
+    """
+    weights = record.config["weights"]
+    figure, ((top,), (middle,), (bottom,)) = _figure(3, 1, (PHONE, 6.0), sharex=True)
+    kept = summaries.healthy(record)
+
+    def heldout(source: int) -> list[list[float]]:
+        return [
+            [row["heldout"] for row in kept.rows("predictability", source=source, correlation_weight=weight)]
+            for weight in weights
+        ]
+
+    first = [kept.values("first_component", "r_squared", correlation_weight=w) for w in weights]
+    transfers = [summaries.transfer_by_seed(kept, correlation_weight=w).values() for w in weights]
+    accuracies = [summaries.accuracy_by_seed(kept, correlation_weight=w).values() for w in weights]
+    readings = (
+        (top, "first components", first), (top, "all features, 1 → 2", heldout(1)),
+        (top, "all features, 2 → 1", heldout(2)), (middle, None, transfers), (bottom, None, accuracies),
+    )  # fmt: skip
+    for (axis, label, found), (colour, marker) in zip(readings, SERIES, strict=True):
+        found = [list(values) for values in found]
+        style = {"color": colour, "marker": marker}
+        axis.plot(range(len(weights)), [summaries.mean(values) for values in found], label=label, **style)
+        for x, values in enumerate(found):
+            axis.plot([x] * len(values), values, ls="", alpha=0.35, **style)
+    for trial in record.trials:
+        if trial not in kept.trials:
+            x = weights.index(trial["setting"]["correlation_weight"])
+            bottom.plot(x, summaries.mean(trial["values"]["accuracy"]), "x", color="0.2", markersize=7)
+    for axis in (top, middle, bottom):
+        axis.set(ylim=(0, 1.04))
+    top.set(ylabel="R²")
+    middle.set(ylabel="transfer rate")
+    bottom.set(ylabel="accuracy", xlabel="λ", xticks=range(len(weights)))
+    bottom.set_xticklabels([f"{weight:g}" for weight in weights])
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return _signed(figure, record)
 
 

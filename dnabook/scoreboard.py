@@ -94,11 +94,11 @@ def table(claims: Iterable[Claim] | None = None, scales: tuple[str, ...] = ("lap
 HEAD = ("C1", "C3", "C5", "C6a", "C6c", "C6d", "C6b", "C9b", "C10a", "C10b", "C10c", "C10d", "C14a")
 
 
-def brief(ids: tuple[str, ...] = HEAD) -> str:
-    """The scoreboard's head as Markdown: these claims, each by the scale that `records.evidence` names."""
+def brief() -> str:
+    """The scoreboard's head, `HEAD`, as Markdown: each claim by the scale that `records.evidence` names."""
     rows = []
     for claim in CLAIMS:
-        if claim.id not in ids:
+        if claim.id not in HEAD:
             continue
         scale, found = _shown(claim)
         ours = f"{found.ours} (n = {found.n}, {scale})" if found else _cell(None)

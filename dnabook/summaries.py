@@ -289,14 +289,15 @@ def noticed_by_seed(record: Record, reading: str, **where: Any) -> BySeed:
     return by_seed((row["seed"], read(row)) for row in _rows(record, "noticed", where))
 
 
-def order(effect: MeanInterval, below: str = "below", level: str = "level with", above: str = "above") -> str:
+def order(effect: MeanInterval, level: str = "level with") -> str:
     """Where the first of two arms lies, in a word, by the interval of their `difference`.
 
-    below, above: the interval excludes zero.  level: it does not, or fewer than two seeds can be compared.
+    "below" or "above": the interval excludes zero.  level: what to say where it does not, or where fewer than
+    two seeds can be compared.
     """
     if effect.n < 2 or abs(effect.mean) <= effect.half_width:
         return level
-    return below if effect.mean < 0 else above
+    return "below" if effect.mean < 0 else "above"
 
 
 def against(record: Record, a: str, b: str, name: str, **where: Any) -> str:

@@ -25,7 +25,7 @@ from dnabook.experiments.pairs import (
     train,
     transfer_rows,
 )
-from dnabook.models import ARCHITECTURES
+from dnabook.models import CNN
 
 TITLE = "Features, transfer and accuracy against the weight of the correlation loss (λ in Eq. 8)"
 KEEPS_WEIGHTS = True  # of the first seed, for live cells
@@ -85,9 +85,9 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     }  # fmt: skip
 
 
-def pair_of(weights: Mapping[str, Any], weight: float, architecture: str = "cnn") -> Pair:
-    """The pair with λ = weight from a record's kept weights, in eval mode. Raises KeyError if it has none."""
-    pair = tuple(ARCHITECTURES[architecture]() for _ in range(2))
+def pair_of(weights: Mapping[str, Any], weight: float) -> Pair:
+    """The CNNs with λ = weight from a record's kept weights, in eval mode. Raises KeyError if it has none."""
+    pair = (CNN(), CNN())
     for number, model in enumerate(pair, 1):
         model.load_state_dict(weights[name_of(weight, number)])
         model.eval()
