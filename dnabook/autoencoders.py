@@ -27,7 +27,7 @@ class NeckedAutoencoder(nn.Module):
     span      width of the interval that the layers work in: 2 for inputs in [−1, 1], 1 for [0, 1].
 
     Images come and go as (N, C, H, W) in [0, 1], whatever the span; training compares them in its units.
-    Raises ValueError on another number of layers, necks or unshared layers.
+    Raises ValueError on another number of layers, necks or unshared layers, and on another span.
     """
 
     def __init__(
@@ -40,6 +40,8 @@ class NeckedAutoencoder(nn.Module):
             raise ValueError(f"necks must be at least 1, got {necks}")
         if unshared not in UNSHARED:
             raise ValueError(f"unshared must be one of {UNSHARED}, got {unshared}")
+        if span not in (1, 2):
+            raise ValueError(f"span is 1 for [0, 1] or 2 for [−1, 1], got {span}")
         shared = (6 - unshared) // 2  # layers on either side that all paths go through
         self.span = span
         self.encoder = nn.Sequential(*(make() for make in layers[:shared]))
@@ -89,6 +91,7 @@ def mnist_autoencoder(
 ) -> NeckedAutoencoder:
     """Figure 12: 784-100-128, necks 128-64-128, 128-100-784; ReLU throughout, Sigmoid at the end.
 
+    For images (N, 1, 28, 28); `encode` gives codes (N, code).
     216,664 parameters with two necks, 200,088 with one.
     code          units in the neck, 64 in the paper.
     hidden        units of the outermost layers, 100 in the paper; wider ones match parameter counts.
@@ -136,7 +139,10 @@ def mnist_classifier() -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """BatchNorm, ReLU, 3×3 convolution, twice, plus the input (by a 1×1 convolution where widths differ)."""
+    """BatchNorm, ReLU, 3×3 convolution, twice, plus the input (by a 1×1 convolution where widths differ).
+
+    (N, inputs, H, W) to (N, outputs, H, W).
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

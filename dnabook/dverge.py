@@ -70,7 +70,8 @@ class FeatureObjective(attacks.OfModel):
 
 
 def activations(model: nn.Module, x: Tensor, layer: str | int = FEATURES) -> Tensor:
-    """A layer's output: the compared features, or that of the layer at a position of `layers(model)`.
+    """A layer's output for images (N, …): the compared features, or that of the layer at a position of
+    `layers(model)`, in its own shape (N, …).
 
     Raises ValueError when there is no such layer.
     """

@@ -309,8 +309,11 @@ def first_component(z: Tensor) -> Tensor:
     """Projection of the centred features z (N, M) on their direction of largest variance, (N,).
 
     The sign is the one that makes the largest loading positive. Figure 2 plots it for both models.
+    All nan when a feature is not finite.
     """
     z = _centred(z)
+    if not z.isfinite().all():
+        return torch.full_like(z[:, 0], math.nan)
     _, vectors = torch.linalg.eigh(z.T @ z)
     direction = vectors[:, -1]
     return z @ (direction * direction[direction.abs().argmax()].sign())
@@ -320,7 +323,7 @@ def pearson(z1: Tensor, z2: Tensor) -> float:
     """Pearson correlation of two feature tensors of the same shape, all entries flattened to one list.
 
     It compares unit i with unit i, so a permutation of the units ruins it; R² does not care.
-    Returns nan when either is constant.
+    Returns nan when either is constant. Raises ValueError when their shapes differ.
     """
     if z1.shape != z2.shape:
         raise ValueError(f"pearson needs equal shapes, got {tuple(z1.shape)} and {tuple(z2.shape)}")
@@ -414,7 +417,8 @@ class TransferMatrix(NamedTuple):
     """Transfer among K models: row i holds what attacks crafted on model i do to model j.
 
     rates, low, high: (K, K), the rate and its 95 % Wilson interval over images; nan where nothing fools i.
-    both_fooled: (K, K) and source_fooled: (K, K), the counts. The diagonal is 1 by definition.
+    both_fooled: (K, K) and source_fooled: (K, K), the counts. The diagonal is 1, where
+    anything fools i.
     """
 
     rates: Tensor
@@ -458,7 +462,10 @@ def transfer_matrix(
 
 
 def wilson_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion `count / total`; (nan, nan) when total is 0."""
+    """Wilson score interval of a proportion `count / total`; (nan, nan) when total is 0.
+
+    Raises ValueError when `count` does not lie in 0 … total.
+    """
     if not 0 <= count <= total:
         raise ValueError(f"count must be in 0..total, got {count} of {total}")
     if total == 0:

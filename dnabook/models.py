@@ -23,7 +23,7 @@ from dnabook.products import Linear
 
 
 class Classifier(nn.Module):
-    """What both have in common: `body` gives the features z, `tail` the logits of z."""
+    """What all have in common: `body` gives the features z, `tail` the logits of z."""
 
     body: nn.Module
     tail: nn.Module

@@ -71,6 +71,7 @@ def fit(z1: Tensor, z2: Tensor, *, eta: float = ETA, ridge: float = RIDGE) -> Fi
     `ridge`, times the largest sum of squares of a column that is left, is added to the diagonal of Z1ᵀZ1,
     all columns less their means.
     Any N ≥ 2 works, N < M1 and constant, zero or duplicated columns included.
+    Raises ValueError as `matrices` does.
     """
     return _fits(z1, z2, eta, ridge, both=False)[0]
 

@@ -300,3 +300,9 @@ def test_fewer_than_one_neck_is_refused(necks):
 def test_a_number_of_unshared_layers_that_is_not_in_the_paper_is_refused(unshared):
     with pytest.raises(ValueError, match=rf"one of \(2, 4, 6\), got {unshared}"):
         cifar10_autoencoder(2, unshared)
+
+
+@pytest.mark.parametrize("span", [0, 3, 1.5])
+def test_a_span_that_no_layer_maps_to_is_refused(span):
+    with pytest.raises(ValueError, match=rf"span is 1 for \[0, 1\] or 2 for \[−1, 1\], got {span}"):
+        NeckedAutoencoder([nn.Identity] * 6, span=span)

@@ -269,6 +269,12 @@ def test_first_component_is_numpy_s_first_singular_vector_with_its_largest_loadi
     np.testing.assert_allclose(measures.first_component(z).numpy(), sign * u[:, 0] * s[0], atol=1e-9)
 
 
+def test_first_component_of_what_is_not_finite_is_nan():
+    z = draw(50, 4)
+    z[3, 1] = math.inf
+    assert measures.first_component(z).isnan().all()
+
+
 @given(seed=st.integers(0, 10**6), main=st.integers(0, 3))
 def test_first_component_rises_with_its_main_unit(seed, main):
     z = draw(50, 4, seed=seed)
