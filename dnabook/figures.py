@@ -194,7 +194,8 @@ def transfer(record: Record, *, conditioned: bool = True, variants: Record | Non
     for axis in grid[-1]:
         axis.set(xlabel="ε", xticks=record.config["epsilons"])
     figure.legend(loc="outside upper center", ncols=2 if variants else 3, frameon=False)
-    return _signed(figure, record)
+    _in_the_corner(figure, "; corrected loss: ".join(each.caption() for each in (record, variants) if each))
+    return figure
 
 
 class Related(NamedTuple):

@@ -18,10 +18,15 @@ def with_finding(text: str) -> str:
     return f"{before}{BEGIN}\n\n{scoreboard.finding()}\n\n{END}{rest.split(END, 1)[1]}"
 
 
+def origin() -> str:
+    """Of which records the figure is drawn."""
+    return "; ".join(record.caption() for record in records.together("transfer", "variants"))
+
+
 def main() -> None:
     README.write_text(with_finding(README.read_text(encoding="utf-8")), encoding="utf-8")
     record, variants = records.together("transfer", "variants")
-    figures.transfer(record, variants=variants).savefig(FIGURE, metadata={"Description": record.caption()})
+    figures.transfer(record, variants=variants).savefig(FIGURE, metadata={"Description": origin()})
 
 
 if __name__ == "__main__":
