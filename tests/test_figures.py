@@ -69,8 +69,8 @@ def test_the_corrected_loss_is_drawn_where_it_was_attacked():
     figure = figures.transfer(pairs, variants=variants)
     assert "corrected loss (1 of 3 CNN pairs collapsed)" in words(figure)
     assert [len(axis.containers) for axis in figure.axes] == [2, 3]  # FGSM, PGD
-    one = "smoke scale · 3 seeds · CPU · 2026-01-02"
-    assert " ".join(figure._supxlabel.get_text().split()) == f"{one}; corrected loss: {one}"
+    corner = " ".join(figure._supxlabel.get_text().split())
+    assert corner == f"{pairs.caption()}; corrected loss: {variants.caption()}"
 
 
 def test_every_recorded_figure_states_scale_seeds_device_and_date():
