@@ -1,12 +1,12 @@
 """dnabook: why adversarial examples transfer between models, and what decorrelating their features does.
 
-Read it in this order: `data` (images as tensors), `models` and `autoencoders` (Figures 11 to 13),
+Each module imports only those before it: `memory`, `graphs` and `products` (which make things fast and can
+be skipped at first), `data` (images as tensors), `models` and `autoencoders` (Figures 11 to 13),
 `regression` and `measures` (R², transfer rates), `losses` (Algorithm 1, Eqs. 4, 5 and 8), `attacks` (Eqs. 1
-to 3, 10 and 11), `training` (one loop), `dverge`, then `experiments/` (one file a finding), `engines` (trials
-in parallel), `records` (what was run, when, where), `summaries` (their statistics), `scoreboard` (the
-paper's claims), `figures`, `tables/` (the chapters' tables and sentences), `costs`, `widgets` and the book's
-`pieces`. Each imports only those before it, and `memory`, `graphs` and `products`, which make things fast and
-can be skipped at first.
+to 3, 10 and 11), `training` (one loop), `dverge`, then `experiments/` (one file a finding), `engines`
+(trials in parallel), `records` (what was run, when, where), `summaries` (their statistics), `scoreboard`
+(the paper's claims), `figures`, `tables/` (the chapters' tables and sentences), `costs`, `widgets` and the
+book's `pieces`.
 """
 
 from dnabook import (

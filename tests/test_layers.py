@@ -140,10 +140,8 @@ def test_each_module_says_what_it_is_for(name):
 
 def test_the_tour_of_the_package_goes_down_the_stairs_and_leaves_none_out():
     tour = re.findall(r"`(\w+)/?`", dnabook.__doc__)
-    *tour, a, b, c = tour  # which can be skipped at first
     modules = [name for name in ORDER if name and not name.startswith("_") and "." not in name]
-    assert (a, b, c) == ("memory", "graphs", "products")
-    assert sorted([*tour, a, b, c]) == sorted(modules)
+    assert sorted(tour) == sorted(modules)
     assert all(ORDER.index(x) < ORDER.index(y) for x, y in itertools.pairwise(tour))
 
 

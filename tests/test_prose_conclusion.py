@@ -149,15 +149,14 @@ def late_transfer(source):
 def test_in_cnns_r2_and_transfer_fall_together_on_average():
     says(
         PAGE,
-        "held-out $R^2$ and transfer fall together on average. (Where parameters are pushed apart, the fall "
-        "in transfer has an interval that contains zero. At laptop scale late pairs lose less of $R^2$, and "
-        "no fall of their transfer is seen.)",
+        "held-out $R^2$ and transfer fall together. (At laptop scale late pairs lose less of $R^2$, and no "
+        "fall of their transfer is seen.)",
     )
     apart = ends_of_chapter_2()
     late = fall_of_r2(LATE), fall_of_transfer(LATE)
     corrected = [by_the_corrected_loss(change, CNN) for change in (fall_of_r2, fall_of_transfer)]
     assert all(change.mean < 0 for change in (*apart, *late, *corrected))
-    assert not excludes_zero(apart[1]) and all(map(excludes_zero, (*late, *corrected)))
+    assert all(map(excludes_zero, (*apart, *late, *corrected)))
     for source in (1, 2):
         small, large = (fall_of_r2(LATE, scale=scale, source=source) for scale in ("laptop", "paper"))
         assert large.mean < small.mean < 0
@@ -337,9 +336,11 @@ def test_six_tests_of_pairs_are_shown_and_the_last_loses_most_r2_and_little_tran
     assert excludes_zero(moved) and excludes_zero(shifted)
 
 
-def test_the_two_ends_of_chapter_2_cannot_tell_and_all_distances_can():
-    says(PAGE, "the first row, the two ends of chapter 2, cannot tell; ρ over all distances, above, can")
-    assert not excludes_zero(ends_of_chapter_2()[1])
+def test_both_fall_between_the_two_ends_of_chapter_2_and_over_all_its_distances():
+    says(
+        PAGE, "both fall from one end of chapter 2 to the other, as they do over all its distances (ρ, above)"
+    )
+    assert all(change.mean < 0 and excludes_zero(change) for change in ends_of_chapter_2())
     rho = summaries.rank_correlation_of(
         map(pushed_apart, paper("parameter_distance").config["target_distances"])
     )
@@ -567,11 +568,13 @@ def test_the_scope_is_small():
         "autoencoder_cifar", "autoencoder_mnist", "controls", "feature_correlation", "learned_features",
         "parameter_distance", "shared_layers", "strangers", "surrogate", "transfer", "variants",
     )  # fmt: skip
-    most = max(len(committed(name, "paper").whole_seeds) for name in used)
+    seeds = [len(committed(name, "paper").whole_seeds) for name in used]
+    most = max(seeds)
     ends = [fall_of_r2(LATE, scale="laptop", source=source) for source in (1, 2)]
     says(
         PAGE,
-        f"{number(most)} seeds at most. In the laptop record, with fewer epochs, late decorrelation moves "
+        f"{number(most)} seeds at most and mostly {number(sorted(seeds)[len(seeds) // 2])}. In the laptop "
+        "record, with fewer epochs, late decorrelation moves "
         f"$R^2$ by about {hundredths(min(change.mean for change in ends))} at most and shows no fall of "
         "transfer at this ε",
     )

@@ -65,26 +65,32 @@ def _costs(target):
 # --- The page's head -----------------------------------------------------------------------------
 
 
-def test_in_most_seeds_less_transfers_between_pairs_that_lie_further_apart():
+def test_less_transfers_between_pairs_that_lie_further_apart_also_if_both_were_pushed():
+    early = dataclasses.replace(PUSHED, trials=[trial for trial in PUSHED.trials if trial["seed"] < 5])
     says(
         PAGE,
-        "In most of our seeds, the further apart two networks lie in parameter space, the less transfers",
-        f"the interval of the rank correlation lies below zero at {number(_below_zero(PUSHED))} ε of "
-        f"{number(len(EPSILONS))} (paper scale",
+        "The further apart two networks lie in parameter space, the less transfers between them.",
+        f"At paper scale, over {number(len(RECORD.whole_seeds))} seeds, the interval of the rank correlation "
+        "lies below zero at every ε, also among pairs that were pushed apart",
+        f"With the first five of the seeds the pushed pairs showed it at {number(_below_zero(early))} ε of "
+        f"{number(len(EPSILONS))}.",
     )
+    assert _below_zero(RECORD) == _below_zero(PUSHED) == len(EPSILONS)
     for epsilon in EPSILONS:
         rhos = _rho_by_seed(epsilon)
-        assert sum(rho < 0 for rho in rhos) > len(rhos) / 2
+        assert sum(rho < 0 for rho in rhos) >= 0.9 * len(rhos)
 
 
 def test_much_still_transfers_and_features_still_follow_though_less_so():
     says(
         PAGE,
-        "Much still transfers, and each network's features still follow largely linearly from the other's, "
-        "though less so as distance grows.",
+        "Even at the largest distance about half as much transfers as between free pairs, or more, and each "
+        "network's features still follow largely linearly from the other's, though less so as distance "
+        "grows.",
     )
+    left = [_transfer(epsilon, FURTHEST) / _transfer(epsilon, FREE) for epsilon in EPSILONS]
+    assert about(min(left), 1 / 2, 0.05) and max(left) > 0.8
     for epsilon in EPSILONS:
-        assert _transfer(epsilon, FURTHEST) > 0.2
         assert 0.85 < _mean_heldout(epsilon, FURTHEST) < _mean_heldout(epsilon, FREE)
 
 
@@ -126,7 +132,7 @@ def test_within_a_seed_predictability_falls_almost_without_exception(epsilon):
     cells = [(_distance(target), _heldout(epsilon, target)) for target in TARGETS]
     assert summaries.rank_correlation_of(cells).mean < -0.95
     steps = [after[seed] < before[seed] for (_, before), (_, after) in pairwise(cells) for seed in before]
-    assert sum(steps) >= len(steps) - 1
+    assert sum(steps) >= 0.93 * len(steps)
 
 
 def test_free_pairs_end_much_further_apart_than_they_began():
@@ -138,18 +144,19 @@ def test_free_pairs_end_much_further_apart_than_they_began():
 # --- What to doubt -------------------------------------------------------------------------------
 
 
-def test_by_the_papers_own_count_the_trend_is_weaker_at_the_two_smaller_epsilons():
+def test_by_the_papers_own_count_the_trend_is_weaker_most_at_the_smallest_epsilon():
     legend, ours = (
-        [summaries.rank_correlation(RECORD, epsilon, of=of).mean for epsilon in EPSILONS]
+        [summaries.rank_correlation(RECORD, epsilon, of=of) for epsilon in EPSILONS]
         for of in (summaries.misread, summaries.rate)
     )
-    weaker = [theirs > own for theirs, own in zip(legend, ours, strict=True)]
+    weaker = [theirs.mean - own.mean for theirs, own in zip(legend, ours, strict=True)]
     says(
         PAGE,
-        f"By the paper's own count the trend is weaker at the {number(sum(weaker))} smaller ε, and at "
-        f"{number(_below_zero(RECORD, of=summaries.misread))} ε does the interval exclude zero (paper scale)",
+        "By the paper's own count the trend is weaker at every ε, most at the smallest, where its interval "
+        "contains zero (paper scale)",
     )
-    assert weaker == sorted(weaker, reverse=True) and max(legend) < 0
+    assert min(weaker) > 0 and weaker == sorted(weaker, reverse=True)
+    assert [excludes_zero(rho) for rho in legend] == [False, True, True, True]
 
 
 def test_among_pushed_pairs_those_furthest_apart_misread_a_few_more_digits():
@@ -179,14 +186,14 @@ def test_pairs_reach_the_distance_that_is_asked_for_at_little_cost_in_accuracy()
 
 
 def test_transfer_falls_with_distance_on_average_and_where_the_interval_says_so():
-    counted = number(_below_zero(RECORD, of=summaries.misread))
     says(
         PAGE,
         "with a free control and intervals over seeds, transfer falls with distance on average at every ε",
-        f"Among pushed pairs alone the interval of the rank correlation lies below zero at "
-        f"{number(_below_zero(PUSHED))} ε of {number(len(EPSILONS))}; by the paper's own count, over all "
-        f"pairs, at {'none' if counted == 'no' else counted} (paper scale).",
+        "The interval of the rank correlation lies below zero at every ε, with the free pairs and without; "
+        "by the paper's own count, over all pairs, at "
+        f"{number(_below_zero(RECORD, of=summaries.misread))} ε of {number(len(EPSILONS))} (paper scale).",
     )
+    assert _below_zero(RECORD) == _below_zero(PUSHED) == len(EPSILONS)
     assert all(summaries.rank_correlation(RECORD, epsilon).mean < 0 for epsilon in EPSILONS)
 
 
