@@ -276,6 +276,18 @@ def test_quality_is_the_error_of_each_path_and_what_the_codes_share(trained, mni
     assert found["heldout"] == pytest.approx([forth, back], rel=1e-3) and forth != back
 
 
+def test_an_autoencoder_is_examined_in_eval_mode_and_keeps_its_statistics():
+    torch.manual_seed(0)
+    dna = cifar10_autoencoder()
+    images = data.Images(torch.rand(20, 3, 32, 32), torch.arange(20) % 10, "made up", "")
+    expected = reconstruction.quality(dna.eval(), images)
+    dna.train()
+    before = {name: tensor.clone() for name, tensor in dna.state_dict().items()}
+    assert reconstruction.quality(dna, images) == expected
+    assert dna.training
+    assert all(tensor.equal(before[name]) for name, tensor in dna.state_dict().items())
+
+
 def test_the_quality_of_one_neck_has_nothing_to_share(one_path, trained, mnist_test):
     found = reconstruction.quality(one_path.autoencoder, mnist_test)
     whole = reconstruction.quality(trained.autoencoder, mnist_test)

@@ -597,7 +597,7 @@ def test_a_chapter_s_answer_names_the_other_scale_where_its_verdict_differs(monk
     monkeypatch.setattr(Record, "whole_seeds", [0, 1, 2])
     monkeypatch.setattr(records, "current", lambda name, scale: made.get(scale))
     line = scoreboard.answers("C10a").splitlines()[-1]
-    assert line.startswith(f"- **{REPRODUCED}**: ")
+    assert line.startswith(f"- **{REPRODUCED}**: {claim('C10a').sentence}.<br><small>C10a: ")
     assert line.endswith(f", paper scale; at laptop scale *{DIRECTION}* (n = 3).</small>")
     made["laptop"] = made["paper"]
     assert scoreboard.answers("C10a").endswith(", paper scale.</small>")
