@@ -279,7 +279,7 @@ def test_quality_is_the_error_of_each_path_and_what_the_codes_share(trained, mni
 def test_an_autoencoder_is_examined_in_eval_mode_and_keeps_its_statistics():
     torch.manual_seed(0)
     dna = cifar10_autoencoder()
-    images = data.Images(torch.rand(20, 3, 32, 32), torch.arange(20) % 10, "made up", "")
+    images = data.Images(torch.rand(20, 3, 32, 32), torch.arange(20) % 10, "made up", "test", "")
     expected = reconstruction.quality(dna.eval(), images)
     dna.train()
     before = {name: tensor.clone() for name, tensor in dna.state_dict().items()}
