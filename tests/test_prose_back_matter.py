@@ -294,7 +294,7 @@ def test_d17_the_first_two_counts_part_where_few_are_fooled_and_agree_where_most
             printed, conditioned = (
                 summaries.transfer(record, conditioned=each, **where).mean for each in (False, True)
             )
-            assert (printed - conditioned > 0.02) == apart
+            assert (printed - conditioned > 0.025) == apart
 
 
 def test_d25_of_the_correlations_pearson_s_alone_is_far_from_the_printed_one():
@@ -516,10 +516,10 @@ def test_on_a_gpu_convolutions_take_half_of_an_attack(machines):
 # --- Teach with this book ------------------------------------------------------------------------
 
 
-def test_a_seed_of_figure_3_takes_about_an_hour_on_one_core():
-    says(TEACH, "takes about an hour a seed on one core")
+def test_a_seed_of_figure_3_takes_about_forty_minutes_on_one_core():
+    says(TEACH, "takes about forty minutes a seed on one core")
     record = committed("transfer", "paper")
-    assert about(record.seconds / len(record.seeds) / 3600, 1)
+    assert about(record.seconds / len(record.seeds) / 60, 40, 0.15)
     assert {trial["provenance"]["threads"] for trial in record.trials} == {1}
 
 

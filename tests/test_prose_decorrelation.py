@@ -172,13 +172,12 @@ def test_first_components_vary_widely_among_late_pairs_and_all_features_hardly()
     says(
         PAGE,
         "Their R² varies widely among the late pairs, while the R² of all features, in the table above, "
-        "hardly varies",
+        "varies little",
     )
     record = paper("feature_correlation")
     first = record.values("first_component", "r_squared", architecture="cnn", **LATE)
     ahead, back = (heldout_by_seed(record, source=s, architecture="cnn", **LATE) for s in (1, 2))
-    assert spread(first) > 0.3
-    assert spread(ahead.values()) < 0.05 and spread(back.values()) < 0.06
+    assert spread(first) > 5 * max(spread(ahead.values()), spread(back.values()))
 
 
 def spread(values):
@@ -253,24 +252,21 @@ def test_on_the_dial_transfer_falls_at_first_more_than_r_squared_and_then_less()
     assert late.mean < 0 and not excludes_zero(late)
 
 
-def test_on_the_dial_transfer_falls_more_against_the_loss_but_five_seeds_cannot_tell():
+def test_on_the_dial_transfer_falls_more_against_the_loss_but_all_late_pairs_cannot_tell():
     falls = [dial_direction(weight) for weight in (0.05, 0.10, 0.20)]
     first, second, third = map(lower, falls)
     assert all(map(excludes_zero, falls))
     record, late = paper("correlation_weights"), paper("transfer")
-    further = [seed for seed in late.seeds if seed not in record.whole_seeds]
     says(
         PAGE,
         f"from 2 to 1 the fall is larger, by {first} points at λ = 0.05, {second} at λ = 0.10 and {third} at "
         f"λ = 0.20. But these are the same {number(len(record.whole_seeds))} seeds each time, and at λ = "
-        f"0.05 the {number(len(further))} further seeds of the late arm lean the other way, and all "
-        f"{number(len(late.seeds))} cannot tell",
+        f"0.05 all {number(len(late.seeds))} of the late arm cannot tell",
     )
     where = {"architecture": "cnn", "epsilon": record.config["epsilon"], **PGD}
     ahead, back = (
         change_by_seed(transfer_by_seed, late, LATE, REGULAR, source=source, **where) for source in (1, 2)
     )
-    assert all(back[seed] > ahead[seed] for seed in further)
     assert all(back[seed] < ahead[seed] for seed in record.whole_seeds)
     assert not excludes_zero(differ(back, ahead))
 
@@ -306,12 +302,11 @@ def test_against_regular_pairs_the_drop_excludes_zero_where_the_page_says():
         attack: [e for e in record.config["epsilons"] if not excludes_zero(late_change(e, attack=attack))]
         for attack in record.config["attacks"]
     }
-    assert contain["pgd-linf"] == [] and contain["pgd-l2"] == contain["fgsm-l2"]
-    spherical, fast = (" and at ".join(f"ε = {e:.2f}" for e in contain[a]) for a in ("pgd-l2", "fgsm-linf"))
+    assert contain == {"fgsm-linf": [0.20], "fgsm-l2": [], "pgd-linf": [], "pgd-l2": [0.20]}
     says(
         PAGE,
-        "the interval of PGD-ℓ∞ excludes zero at every ε, where the unpaired bars of the figure still overlap"
-        f"; those of the ℓ2 attacks contain it at {spherical}, and that of FGSM-ℓ∞ at {fast}.",
+        "the interval of PGD-ℓ∞ excludes zero at every ε, where the unpaired bars of the figure still "
+        "overlap, and so does that of FGSM-ℓ2; those of FGSM-ℓ∞ and PGD-ℓ2 contain it at ε = 0.20.",
     )
     for epsilon in record.config["epsilons"]:
         late, regular = (
@@ -322,41 +317,54 @@ def test_against_regular_pairs_the_drop_excludes_zero_where_the_page_says():
 
 
 def test_the_drop_shrinks_as_epsilon_grows_below_a_ceiling():
-    says(PAGE, "On average the drop shrinks as ε grows", "nearly all PGD attacks transfer between regular")
+    says(
+        PAGE,
+        "From ε = 0.10 on the drop shrinks as ε grows",
+        "nearly all PGD attacks transfer between regular",
+    )
     record = paper("transfer")
     attacks, epsilons = record.config["attacks"], record.config["epsilons"]
     over_attacks = [sum(late_change(e, attack=a).mean for a in attacks) for e in epsilons]
     pgd = [late_change(e).mean for e in epsilons]
-    for changes in (over_attacks, pgd):
+    assert epsilons[1] == 0.10
+    for changes in (over_attacks[1:], pgd[1:]):
         assert changes == sorted(changes) and changes[-1] < 0
     where = {"architecture": "cnn", "epsilon": epsilons[-1], **REGULAR}
     for attack in ("pgd-linf", "pgd-l2"):
         assert summaries.transfer(record, attack=attack, **where).mean > 0.9
 
 
-def test_the_one_pair_that_survives_lambda_from_the_first_step_is_as_the_page_says():
+def test_the_pairs_that_survive_lambda_from_the_first_step_are_as_the_page_says():
     record = paper("transfer")
-    where = {"architecture": "cnn", "epsilon": 0.10, "conditioned": False, **PGD}
-    survivors, regular = (transfer_by_seed(record, **arm, **where) for arm in (RELEASED, REGULAR))
-    ((seed, left),) = survivors.items()
-    (conditioned,) = transfer_by_seed(record, **RELEASED, **where | {"conditioned": True}).values()
-    accuracy = change(accuracy_by_seed, record, RELEASED, REGULAR, architecture="cnn")
-    assert accuracy.n == 1 and accuracy.mean < 0
-    says(
-        PAGE,
-        f"Our {number(len(survivors))} pair that survives λ from the first step falls from "
-        f"{whole(regular[seed])} to {percent(left)}, counted alike (to {percent(conditioned)}, counted as in "
-        "the table).",
-        f"it reads {in_words(accuracy)} points fewer digits than the regular pair of its seed, and fewer "
-        "than a fifth of model 1's units are alive",
-        "our late drop is smaller",
-    )
-    late = change(transfer_by_seed, record, LATE, REGULAR, **where)
-    assert -THEIRS < late.mean < 0
+    where = {"architecture": "cnn", "epsilon": 0.10, **PGD}
+
+    def ends(conditioned):
+        """Of the seeds whose pair survives: the rate of its regular pair, and its own."""
+        left, regular = (
+            transfer_by_seed(record, **arm, **where, conditioned=conditioned) for arm in (RELEASED, REGULAR)
+        )
+        return {seed: regular[seed] for seed in left}, left
+
+    (before, left), as_in_the_table = ends(conditioned=False), ends(conditioned=True)
+    falls = sorted(before[seed] - left[seed] for seed in left)
     alive = reading_by_seed(
         paper("feature_correlation"), "predictability", "live_units", source=1, architecture="cnn", **RELEASED
+    ).values()
+    costs = sorted(change_by_seed(accuracy_by_seed, record, RELEASED, REGULAR, architecture="cnn").values())
+    says(
+        PAGE,
+        f"Our {number(len(left))} pairs that survive λ from the first step fall from "
+        f"{whole(over(before))} to {whole(over(left))} % on average, counted alike (from "
+        f"{whole(over(as_in_the_table[0]))} to {whole(over(as_in_the_table[1]))} %, counted as in the "
+        f"table), by {number(round(100 * falls[0]))} to {number(round(100 * falls[-1]))} points. Two pay for "
+        f"it, with {number(-round(100 * costs[0]))} and {number(-round(100 * costs[1]))} points of accuracy; "
+        "two read about as many digits as the regular pairs of their seeds. Between "
+        f"{min(alive):.0f} and {max(alive):.0f} of model 1's {UNITS} units are alive.",
+        "our late drop is smaller",
     )
-    assert set(alive) == {seed} and 0.15 < alive[seed] / UNITS < 1 / 5
+    assert len(costs) == 4 and max(map(abs, costs[2:])) < 0.015
+    late = change(transfer_by_seed, record, LATE, REGULAR, **where, conditioned=False)
+    assert -THEIRS < late.mean < 0
 
 
 def test_in_late_pairs_r_squared_falls_mostly_where_the_loss_looks():
@@ -379,49 +387,46 @@ def test_in_late_pairs_r_squared_falls_mostly_where_the_loss_looks():
 def test_in_late_pairs_transfer_falls_no_more_from_1_to_2():
     says(
         PAGE,
-        "transfer (PGD-ℓ∞) falls by about as much both ways at the two smaller ε. At the two larger it falls "
-        "more than twice as much from 2 to 1, but the difference has an interval that contains zero.",
+        "transfer (PGD-ℓ∞) falls both ways, on average by more on the way back at every ε, by intervals "
+        "that exclude zero at ε = 0.15 and ε = 0.20.",
     )
     record, where = paper("transfer"), {"architecture": "cnn"}
+    told = []
     for epsilon in record.config["epsilons"]:
-        ahead, back = (late_change(epsilon, source=source).mean for source in (1, 2))
-        assert not excludes_zero(more_from_2_to_1(record, LATE, REGULAR, epsilon=epsilon, **where, **PGD))
-        if epsilon < 0.125:
-            assert about(ahead, back, within=0.25)
-        else:
-            assert back < 2 * ahead < 0
+        ahead, back = (late_change(epsilon, source=source) for source in (1, 2))
+        assert back.mean < ahead.mean < 0 and excludes_zero(back)
+        if excludes_zero(more_from_2_to_1(record, LATE, REGULAR, epsilon=epsilon, **where, **PGD)):
+            told.append(epsilon)
+    assert told == [0.15, 0.20]
 
 
-def test_the_pair_that_survives_loses_more_from_1_to_2():
-    weak, strong = (
-        more_from_2_to_1(paper("transfer"), RELEASED, REGULAR, architecture="cnn", epsilon=e, **PGD)
-        for e in (0.05, 0.20)
-    )
+def test_the_pairs_that_survive_lose_more_from_1_to_2_from_the_second_epsilon_on():
+    more = {
+        e: more_from_2_to_1(paper("transfer"), RELEASED, REGULAR, architecture="cnn", epsilon=e, **PGD)
+        for e in paper("transfer").config["epsilons"]
+    }
+    (pairs,) = {each.n for each in more.values()}
     says(
         PAGE,
-        f"loses more from 1 to 2 than on the way back, by {in_words(weak)} points at ε = 0.05 and "
-        f"{in_words(strong)} at ε = 0.20.",
+        f"The {number(pairs)} pairs that survive λ from the first step lose more from 1 to 2 on average from "
+        "ε = 0.10 on, by intervals that exclude zero at ε = 0.10 and ε = 0.15.",
     )
-    assert weak.n == strong.n == 1 and weak.mean > 0 and strong.mean > 0
+    assert [e for e, each in more.items() if each.mean > 0] == [0.10, 0.15, 0.20]
+    assert [e for e, each in more.items() if excludes_zero(each)] == [0.10, 0.15]
 
 
 def test_fully_connected_pairs_hardly_change_in_either_direction():
     record, where = paper("transfer"), {"architecture": "fully_connected"}
-    ahead, back = (
-        [
-            change(transfer_by_seed, record, RELEASED, REGULAR, attack=a, epsilon=e, source=source, **where)
-            for a, e in itertools.product(record.config["attacks"], record.config["epsilons"])
-        ]
+    changes = [
+        change(transfer_by_seed, record, RELEASED, REGULAR, attack=a, epsilon=e, source=source, **where).mean
+        for a, e in itertools.product(record.config["attacks"], record.config["epsilons"])
         for source in (1, 2)
-    )
-    less, more = min(each.mean for each in ahead), max(each.mean for each in back)
-    assert less < 0 < more and max(each.mean for each in ahead) < -less
-    assert min(each.mean for each in back) > -more
+    ]
+    most = number(round(100 * max(map(abs, changes))))
     says(
         PAGE,
-        "Fully connected pairs hardly change: "
-        f"over all attacks and ε they transfer at most {in_words(less)} points less from 1 to 2, on average, "
-        f"and at most {in_words(more)} more on the way back.",
+        f"Fully connected pairs hardly change: over all attacks and ε by at most {most} points either way, "
+        "on average.",
     )
 
 
@@ -574,13 +579,13 @@ def test_trained_again_the_released_loss_ends_elsewhere():
     rates = transfer_by_seed(here, **new, **at), transfer_by_seed(above, **old, **at)
     read = accuracy_by_seed(here, **new), accuracy_by_seed(above, **old)
     (both,) = set(rates[0]) & set(rates[1])
-    assert both == here.seeds[0] and set(rates[0]) - set(rates[1]) == {here.seeds[-1]}
+    assert both == here.seeds[0] and set(rates[0]) - set(rates[1]) == {here.seeds[4]}
     says(
         PAGE,
         "the CNN pair of the first seed, the only one to survive in both, transfers "
         f"{percent(rates[0][both])} here and {percent(rates[1][both])} above, "
         f"and reads {percent(read[0][both])} of the digits here and {percent(read[1][both])} above; a pair "
-        "of the last seed survives here and not there",
+        "of the fifth seed survives here and not there",
     )
 
 
@@ -893,16 +898,19 @@ def test_summary_of_the_corrected_loss():
 
 
 def test_summary_of_the_released_loss():
-    record = paper("transfer")
     lost, tried = lost_and_tried("transfer", architecture="cnn", **RELEASED)
     assert tried / 2 < lost < tried
     says(
         PAGE,
-        "it costs most CNN pairs one of their models",
-        "Switched on late, it costs none in the paper-scale record, and PGD-ℓ∞ transfers less at every ε, "
-        "averaged over both directions. In which direction it falls more "
-        f"{number(len(record.seeds))} seeds cannot tell",
+        "it costs most CNN pairs one of their models, which the paper does not show; where both are left, "
+        "transfer falls on average by more than in late pairs",
+        "Switched on late, it costs none in the paper-scale record, and PGD-ℓ∞ transfers less at every ε, in "
+        "both directions, and if anything by more against the direction of the loss",
     )
+    for epsilon in paper("transfer").config["epsilons"]:
+        where = {"architecture": "cnn", "epsilon": epsilon, **PGD}
+        early = change(transfer_by_seed, paper("transfer"), RELEASED, REGULAR, **where)
+        assert early.mean < late_change(epsilon).mean
     for weight in paper("correlation_weights").config["weights"][1:]:
         found = dial_direction(weight)
         assert excludes_zero(found) == (weight >= 0.05) and (weight < 0.05 or found.mean < 0)
