@@ -665,9 +665,9 @@ def weights(record: Record) -> dict[str, Any]:
     Raises RecordError when there are none, and for an experiment that keeps none.
     """
     file = weights_path(record.name, record.scale)
-    if not getattr(experiment(record.name), "KEEPS_WEIGHTS", False):
-        raise RecordError(f"{record.name} keeps no weights")
     if not file.exists():
+        if not getattr(experiment(record.name), "KEEPS_WEIGHTS", False):
+            raise RecordError(f"{record.name} keeps no weights")
         raise RecordError(
             f"{file} is missing; delete the trials of seed 0 from {path(record.name, record.scale).name} "
             f"and run: dnabook run {record.name} --scale {record.scale}"
