@@ -207,6 +207,20 @@ def run(start, epochs=6, **options):
     return history, [model.state_dict() for model in objective.models]
 
 
+def run_off(start, steps, checkpoint):
+    """A run that breaks off after so many steps."""
+    objective, batches = start
+    left = iter(range(steps))
+
+    def terms(x, y):
+        if next(left, None) is None:
+            raise Interrupted
+        return objective(x, y)
+
+    with pytest.raises(Interrupted):
+        run((Objective(objective.models, terms), batches), checkpoint=checkpoint)
+
+
 def assert_identical(found, expected):
     assert found[0] == expected[0]
     for mine, theirs in zip(found[1], expected[1], strict=True):
@@ -260,32 +274,14 @@ def test_training_leaves_the_state_that_a_checkpoint_gave_as_it_was(start):
     checkpoint = Remembered()
     with pytest.raises(Interrupted):
         run(start(), progress=stopping(2), checkpoint=checkpoint)
-    objective, batches = start()
-    left = iter(range(2))  # breaks off within the first epoch after the checkpoint
-
-    def terms(x, y):
-        if next(left, None) is None:
-            raise Interrupted
-        return objective(x, y)
-
-    with pytest.raises(Interrupted):
-        run((Objective(objective.models, terms), batches), checkpoint=checkpoint)
+    run_off(start(), 2, checkpoint)  # within the first epoch after the checkpoint
     assert_identical(run(start(), checkpoint=checkpoint), run(start()))
 
 
 @pytest.mark.parametrize("steps", [1, 7, 11])
 def test_a_run_interrupted_within_an_epoch_goes_on_from_the_last_whole_one(start, steps):
     checkpoint = Memory()
-    objective, batches = start()
-    left = iter(range(steps))
-
-    def terms(x, y):
-        if next(left, None) is None:
-            raise Interrupted
-        return objective(x, y)
-
-    with pytest.raises(Interrupted):
-        run((Objective(objective.models, terms), batches), checkpoint=checkpoint)
+    run_off(start(), steps, checkpoint)
     assert len(checkpoint.saved) == steps // 3
     assert_identical(run(start(), checkpoint=checkpoint), run(start()))
 
