@@ -74,6 +74,12 @@ class Images:
         """The same set restricted to a slice, an index tensor or a boolean mask."""
         return replace(self, x=self.x[index], y=self.y[index])
 
+    def shuffled(self, seed: int) -> Images:
+        """The same set in random order, the same on every device: halves of it are alike, as those of MNIST's
+        test images as they are stored are not."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self[order.to(self.y.device)]
+
     def to(self, device: torch.device | str) -> Images:
         """The same set on another device."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))

@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from dnabook import summaries
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 

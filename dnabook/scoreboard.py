@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from dnabook import records, summaries
-from dnabook.experiments.controls import NATURAL_MAP
+from dnabook.experiments.between import NATURAL_MAP
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import BySeed, difference, over, percent, plain, reading_by_seed
@@ -624,7 +624,7 @@ def _protects(arm: str) -> Callable[[Record], Judgement]:
         falls = {
             attacker: [
                 summaries.difference(*(
-                    summaries.transfer_by_seed(kept, attacker=attacker, arm=each, epsilon=epsilon)
+                    summaries.transfer_by_seed(kept, source_arm=attacker, target_arm=each, epsilon=epsilon)
                     for each in ("regular", arm)
                 ))
                 for epsilon in record.config["epsilons"]

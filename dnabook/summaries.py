@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dnabook import records
 from dnabook.experiments import NAMES
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record
 
@@ -156,7 +156,7 @@ class Relations(NamedTuple):
 def relations_by_seed(record: Record, epsilon: float, *, map_of: str = OWN_MAP, **where: Any) -> Relations:
     """Of `features_or_gradients`: held-out R², the movement that a map explains, the cosine of gradients.
 
-    map_of: the map, `controls.OWN_MAP`, fitted on movements, or `controls.NATURAL_MAP`.  where: `source_arm`
+    map_of: the map, `between.OWN_MAP`, fitted on movements, or `between.NATURAL_MAP`.  where: `source_arm`
     and `target_arm`; both directions count alike.
     """
     moved = {**where, "map": map_of, "epsilon": epsilon}

@@ -18,7 +18,7 @@ from pybtex.database import parse_file
 
 import dnabook
 from dnabook import experiments, records, scoreboard, summaries
-from dnabook.experiments.controls import NATURAL_MAP
+from dnabook.experiments.between import NATURAL_MAP
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"

@@ -795,3 +795,14 @@ def test_the_augmentation_moves_what_it_draws_to_the_images_device_at_once():
         found = crop_and_flip(torch.empty(6, 3, 8, 8, device="meta"), torch.Generator().manual_seed(0))
     assert found.shape == (6, 3, 8, 8) and found.device.type == "meta"
     assert transfers.count == 1
+
+
+def test_shuffled_images_are_the_same_ones_each_with_its_label(mnist_test):
+    mixed = mnist_test.shuffled(3)
+    place = [int((mnist_test.x == x).flatten(1).all(1).nonzero()[0, 0]) for x in mixed.x]
+    assert sorted(place) == list(range(len(mnist_test))) != place
+    assert torch.equal(mixed.y, mnist_test.y[place])
+    assert torch.equal(mnist_test.shuffled(3).x, mixed.x) and not torch.equal(
+        mnist_test.shuffled(4).x, mixed.x
+    )
+    assert (mixed.name, mixed.split, mixed.digest) == (mnist_test.name, mnist_test.split, mnist_test.digest)

@@ -611,7 +611,7 @@ def mapped():
 
 def test_a_linear_map_between_features_predicts_how_an_attack_moves_them(mapped, mnist_test):
     """A ridge so large that the map is zero predicts nothing of either."""
-    found = controls.movement(mapped, mnist_test, (0.1, 0.2), (1e-9, 1e9), 0)
+    found = between.movement(mapped, mnist_test, (0.1, 0.2), (1e-9, 1e9), 0)
     exact, none, own = "ridge 1e-09", "ridge 1e+09", "movements"
     explains = {(row["epsilon"], row["map"]): row["explains"] for row in found["movement"]}
     wanted = {(e, name): share for e in (0.1, 0.2) for name, share in ((exact, 1), (none, 0), (own, 1))}
@@ -626,7 +626,7 @@ def test_no_map_of_movements_has_a_constant(mnist_test):
     upper, lower = torch.zeros(784, 12), torch.zeros(784, 12)
     upper[:392], lower[392:] = torch.randn(392, 12), torch.rand(392, 12)
     pair = Mapped(upper, logits=lower), Mapped(lower)
-    found = controls.movement(pair, mnist_test, (0.1,), (1e-6,), 0)
+    found = between.movement(pair, mnist_test, (0.1,), (1e-6,), 0)
     assert [row["explains"] for row in found["movement"]] == [0, 0]
 
 
@@ -673,7 +673,7 @@ def test_heads_learn_to_read_features_that_stay_as_they_were_drawn():
     how = replace(TINY, epochs=6, train_images=1000)
     for architecture in ("cnn", "fully_connected"):
         drawn, heads = (pairs.new_pair(architecture, 7, CPU) for _ in range(2))
-        controls.train_heads(how, heads, 7, CPU, architecture=architecture)
+        pairs.train_heads(how, heads, 7, CPU, architecture=architecture)
         for before, after in zip(drawn, heads, strict=True):
             for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
                 assert torch.equal(old, new) == name.startswith("body"), name
@@ -684,13 +684,13 @@ def test_heads_have_a_checkpoint_of_their_own():
     keys = []
     context = CPU._replace(checkpoint=lambda **key: keys.append(key))
     pairs.train(TINY, "cnn", "regular", 1000, context)
-    controls.train_heads(TINY, pairs.new_pair("cnn", 1000, CPU), 1000, context, architecture="cnn")
+    pairs.train_heads(TINY, pairs.new_pair("cnn", 1000, CPU), 1000, context, architecture="cnn")
     assert keys[0] != keys[1]
 
 
 def test_attacks_through_a_network_are_counted_on_each_that_reads(reading_pair, mnist_test):
     x, y, (target, source) = mnist_test.x, mnist_test.y, reading_pair
-    rows = controls.attacked_through(source, [target, source], mnist_test, 0.1, 5, seed=3)
+    rows = between.attacked_through(source, [target, source], mnist_test, 0.1, 5, seed=3)
     x_adv = attacks.craft(pairs.attack("pgd-linf", 0.1, mnist_test, steps=5, seed=3), source, x, y)
     signs = attacks.random_signs(x, 0.1, generator=torch.Generator().manual_seed(3))
     fooled = measures.predictions(source, x_adv) != y
@@ -714,7 +714,7 @@ def test_random_signs_count_only_where_the_attack_fooled_its_source(reading_pair
         def forward(self, x):
             return torch.nn.functional.one_hot(mnist_test.y, 10) + 0 * x.sum()
 
-    (row,) = controls.attacked_through(Certain(), reading_pair[1:], mnist_test, 0.1, 2, seed=3)
+    (row,) = between.attacked_through(Certain(), reading_pair[1:], mnist_test, 0.1, 2, seed=3)
     assert row["n_clean"] > 100 and row["source_fooled_clean"] == row["signs_clean"] == 0
 
 
@@ -795,17 +795,17 @@ def test_what_is_measured_at_an_age_is_of_the_network_attacked_and_the_other_s_r
     for row, (source, target) in zip(values["transfer"], pairs.DIRECTIONS, strict=True):
         few = test[:80]
         across = sources[source - 1], [reading_pair[target - 1]]
-        (wanted,) = controls.attacked_through(*across, few, 0.1, 3, seed=3)
+        (wanted,) = between.attacked_through(*across, few, 0.1, 3, seed=3)
         assert {name: row[name] for name in wanted} == wanted and row["n"] == 80
-    mixed, ridge = controls.shuffled(test, 100, 3), (controls.NATURAL_RIDGE,)
+    mixed, ridge = test.shuffled(3), (between.NATURAL_RIDGE,)
     for source, target in pairs.DIRECTIONS:
         across = sources[source - 1], reading_pair[target - 1]
         rows = [row for row in values["movement"] if (row["source"], row["target"]) == (source, target)]
-        wanted = controls.movement(across, mixed, (0.1,), ridge, 3)["movement"]
+        wanted = between.movement(across, mixed, (0.1,), ridge, 3)["movement"]
         assert [(row["map"], row["explains"]) for row in rows] == [
             (row["map"], row["explains"]) for row in wanted
         ]
-        assert rows[0]["map"] == controls.NATURAL_MAP
+        assert rows[0]["map"] == between.NATURAL_MAP
 
 
 def test_features_of_an_age_are_those_of_the_regular_pair_trained_so_long(monkeypatch):
@@ -831,7 +831,7 @@ def test_features_of_an_age_are_those_of_the_regular_pair_trained_so_long(monkey
 def test_new_heads_leave_the_features_and_the_pair_that_they_come_from(kind, mnist_test):
     pair, drawn = pairs.new_pair("cnn", 5, CPU), pairs.new_pair("cnn", 7, CPU)
     copies, again = (learned_features.with_heads(kind, pair, "cnn", 7, CPU) for _ in range(2))
-    controls.train_heads(TINY, copies, 7, CPU, architecture="cnn")
+    pairs.train_heads(TINY, copies, 7, CPU, architecture="cnn")
     x = mnist_test.x[:5]
     for model, copied, untrained, other in zip(pair, copies, again, drawn, strict=True):
         assert torch.equal(model.features(x), copied.features(x))
@@ -876,9 +876,12 @@ def test_the_undefended_reader_is_figure_3_s_second_network(surrogate_record, tr
     assert values["readers"][0] == {"arm": "regular", "accuracy": regular["values"]["accuracy"][1]}
     assert values["accuracy"][-2:] == [row["accuracy"] for row in values["readers"]]
     cells = [("surrogate", 1), ("cnn", 1), ("cnn", 2)]
-    read = [(*cell, arm) for cell in cells for arm in config.arms]
+    read, names = (
+        [(*cell, arm, 2) for cell in cells for arm in config.arms],
+        list(between.named(("", 0), ("", 0))),
+    )
     for table in ("relation", "transfer"):
-        assert [(row["attacker"], row["number"], row["arm"]) for row in values[table]] == read, table
+        assert [tuple(row[name] for name in names) for row in values[table]] == read, table
     against = [row for row in transfer_record.rows("transfer", architecture="cnn", arm="regular")
                if (row["attack"], row["epsilon"], row["source"]) == ("pgd-linf", 0.10, 1)]  # fmt: skip
     own = values["transfer"][0]
@@ -916,33 +919,28 @@ def test_a_defence_trains_model_2_of_the_seed_and_leaves_the_surrogate_as_it_is(
     assert keys[-1] not in keys[:-1]  # a pair's checkpoint is another
 
 
-def test_a_relation_is_from_the_attacker_s_features_to_the_reader_s(reading_pair, mnist_test):
-    attackers = {("surrogate", 1): pairs.new_pair("cnn", 5, CPU)[0], ("cnn", 2): reading_pair[0]}
-    readers = {"regular": reading_pair[1], "corrected": reading_pair[0]}
-    config = surrogate.Config(epsilons=(0.1,), steps=3, feature_images=len(mnist_test))
-    few = mnist_test[:100]
-    found = surrogate._relations(attackers, readers, mnist_test, few, config, 3)
-    relation = {(row["attacker"], row["number"], row["arm"]): row for row in found}
+def test_a_relation_is_from_the_attacked_network_s_features_to_the_reader_s(reading_pair, mnist_test):
+    """Only attacked networks are attacked: readers alone are not, though all are given by name."""
+    networks = {("surrogate", 1): pairs.new_pair("cnn", 5, CPU)[0], ("cnn", 2): reading_pair[0]}
+    networks |= {("regular", 2): reading_pair[1], ("corrected", 2): reading_pair[0]}
+    cells = list(itertools.product([("surrogate", 1), ("cnn", 2)], [("regular", 2), ("corrected", 2)]))
+    mixed, few, asked = mnist_test.shuffled(3), mnist_test[:100], []
+
+    def by_cell(rows):
+        return {(row["source_arm"], row["target_arm"]): row for row in rows}
+
+    relation = by_cell(between.relations(networks, cells, mixed, few))
     assert len(relation) == 4
-    row, x = relation["surrogate", 1, "regular"], controls.shuffled(mnist_test, len(mnist_test), 3).x
-    z1, z2 = (measures.features(model, x) for model in (attackers["surrogate", 1], readers["regular"]))
-    assert row["heldout"] == measures.r_squared(z1, z2, heldout=True)
-    assert relation["cnn", 2, "corrected"]["gradient_cosine"] == pytest.approx(1)
-    found = surrogate._transfers(attackers, readers, few, config, 3, CPU)
-    transfer = {(row["attacker"], row["number"], row["arm"]): row for row in found}
-    (wanted,) = controls.attacked_through(reading_pair[0], [reading_pair[1]], few, 0.1, 3, 3)
-    assert transfer["cnn", 2, "regular"] == {"attacker": "cnn", "number": 2, "arm": "regular", **wanted}
-    own = transfer["cnn", 2, "corrected"]
+    z1, z2 = (measures.features(networks[name], mixed.x) for name in cells[0])
+    assert relation["surrogate", "regular"]["heldout"] == measures.r_squared(z1, z2, heldout=True)
+    assert relation["cnn", "corrected"]["gradient_cosine"] == pytest.approx(1)
+    context = CPU._replace(progress=lambda steps, name: asked.extend(steps) or steps)
+    transfer = by_cell(between.transfers(networks, cells, few, (0.1,), 3, 3, context))
+    (wanted,) = between.attacked_through(reading_pair[0], [reading_pair[1]], few, 0.1, 3, 3)
+    assert transfer["cnn", "regular"] == {**between.named(("cnn", 2), ("regular", 2)), **wanted}
+    own = transfer["cnn", "corrected"]
     assert own["both_fooled"] == own["source_fooled"] > 0
-
-
-def test_shuffled_images_are_so_many_of_them_each_with_its_label(mnist_test):
-    some = controls.shuffled(mnist_test, 50, 3)
-    assert len(some) == 50
-    place = [int((mnist_test.x == x).flatten(1).all(1).nonzero()[0, 0]) for x in some.x]
-    assert len(set(place)) == 50 and place != sorted(place)
-    assert torch.equal(some.y, mnist_test.y[place])
-    assert torch.equal(controls.shuffled(mnist_test, 80, 3).x[:50], some.x)
+    assert asked == [(0.1, ("surrogate", 1)), (0.1, ("cnn", 2))]
 
 
 # --- Features or gradients -----------------------------------------------------------------------
@@ -963,7 +961,7 @@ def test_within_each_arm_and_with_strangers_on_either_side_both_directions_are_c
     for table in ("relation", "transfer"):
         assert sorted(tuple(row[n] for n in names) for row in values[table]) == sorted(wanted), table
     moved = sorted((*(row[n] for n in names), row["map"]) for row in values["movement"])
-    maps = (controls.OWN_MAP, controls.NATURAL_MAP)
+    maps = (between.OWN_MAP, between.NATURAL_MAP)
     assert moved == sorted((*cell, name) for cell in wanted for name in maps)
     assert len(values["accuracy"]) == 2 * len(arms) and all(0 <= share <= 1 for share in values["accuracy"])
     assert values["accuracy"][-2:] != values["accuracy"][:2]  # strangers are not the regular pair again
@@ -987,12 +985,12 @@ def test_rows_between_networks_are_what_the_measures_say_of_them(reading_pair, m
     assert row["gradient_cosine"] == pytest.approx(1) and row["heldout"] > 0.9  # 784 units
     (row,) = [
         row for row in between.movements(networks, cells, mnist_test, (0.1,), 3, CPU)
-        if row.items() >= {**cell, "map": controls.OWN_MAP}.items()
+        if row.items() >= {**cell, "map": between.OWN_MAP}.items()
     ]  # fmt: skip
     assert row["explains"] > 0.8  # of 784 directions, from a few hundred images
     row = the(between.transfers(networks, cells, few, (0.1,), 3, 3, CPU))
     assert row["both_fooled"] == row["source_fooled"] > 0
-    (wanted,) = controls.attacked_through(reading_pair[0], [reading_pair[1]], few, 0.1, 3, 3)
+    (wanted,) = between.attacked_through(reading_pair[0], [reading_pair[1]], few, 0.1, 3, 3)
     cell |= {"target_arm": "features"}
     assert the(between.transfers(networks, cells, few, (0.1,), 3, 3, CPU)) == {**cell, **wanted}
     row, z = (
@@ -1310,7 +1308,7 @@ def test_networks_of_all_kinds_are_trained_alike_each_from_the_seed_s_own_draw(m
     assert asked == [(config.training, kind, "regular", 7) for kind in ("cnn", "fully_connected", "vit")]
     assert config.training.variant == "corrected"  # whose Eq. 8 adds up the cross-entropies
     cnn, other = pairs.new_pair("cnn", 7, CPU)
-    mixed = controls.shuffled(data.load("mnist", "test"), 200, 7)
+    mixed = data.load("mnist", "test").shuffled(7)[:200]
     row = values["relation"][0]
     assert (row["source_arm"], row["source"], row["target_arm"], row["target"]) == ("cnn", 1, "cnn", 2)
     z = pairs.feature_pair((cnn, other), mixed.x)
@@ -1332,7 +1330,7 @@ def test_pairs_of_every_width_are_compared_and_attacked_both_ways(smoke):
         for table in ("relation", "transfer"):
             assert [(row["source"], row["target"]) for row in values[table]] == [(1, 2), (2, 1)], table
         maps = {(row["map"], row["epsilon"]) for row in values["movement"]}
-        assert maps == {(name, config.epsilons[0]) for name in (controls.NATURAL_MAP, controls.OWN_MAP)}
+        assert maps == {(name, config.epsilons[0]) for name in (between.NATURAL_MAP, between.OWN_MAP)}
         assert (
             len({row[r] for row in values["relation"] for r in ("heldout", "few_images", "nonlinear")}) == 6
         )
@@ -1357,7 +1355,7 @@ def test_a_pair_of_a_width_is_read_on_many_training_images_and_on_as_few_as_the_
     assert asked == [(config.training, "cnn", "regular", 7, {"width": 0.25})]
     assert (values["parameters"], values["features"]) == (482, 196)
     pair = pairs.new_pair("cnn", 7, CPU, width=0.25)
-    z = pairs.feature_pair(pair, controls.shuffled(data.load("mnist"), 900, 7).x)
+    z = pairs.feature_pair(pair, data.load("mnist").shuffled(7)[:900].x)
     there, back = values["relation"]
     assert (there["source"], back["source"]) == (1, 2)
     assert there["heldout"] == measures.r_squared(*z, heldout=True)

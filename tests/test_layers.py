@@ -17,7 +17,7 @@ PACKAGE = Path(dnabook.__file__).parent
 ORDER = (
     "_version", "memory", "graphs", "products", "data", "models", "autoencoders", "regression", "measures",
     "losses", "attacks", "training", "dverge", "", "experiments", "experiments.pairs",
-    "experiments.reconstruction", "experiments.controls", "experiments.between", "experiments.*", "engines",
+    "experiments.reconstruction", "experiments.between", "experiments.*", "engines",
     "records", "summaries", "scoreboard", "figures", "tables", "tables.*", "costs", "widgets", "pieces",
     "__main__",
 )  # fmt: skip
@@ -36,7 +36,7 @@ every_module = pytest.mark.parametrize("name", NAMES, ids=[name or "dnabook" for
 
 
 def place(name):
-    """The step a module stands on. Findings share one (but controls), so none may import another; so do
+    """The step a module stands on. Findings share one, so none may import another; so do
     tables."""
     folder = name.split(".")[0]
     return ORDER.index(name if name in ORDER else f"{folder}.*")

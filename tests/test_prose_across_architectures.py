@@ -8,7 +8,7 @@ from itertools import combinations, permutations, product
 from prose import about, describes, differ, excludes_zero, hundredths, number, paper, says, verdict
 
 from dnabook import summaries
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 
 PAGE = "09_across_architectures"
 KINDS = ("cnn", "fully_connected", "vit")

@@ -24,7 +24,7 @@ from prose import (
 from scipy import stats
 
 from dnabook import figures, summaries
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 from dnabook.tables import conclusion as tables
 
 PAGE = "conclusion"
@@ -231,7 +231,9 @@ def test_a_fixed_surrogate_protects_as_much_against_others_as_against_itself():
     unseen, met = (
         differ(
             *(
-                summaries.transfer_by_seed(paper("surrogate"), arm=arm, attacker=attacker, epsilon=EPSILON)
+                summaries.transfer_by_seed(
+                    paper("surrogate"), source_arm=attacker, target_arm=arm, epsilon=EPSILON
+                )
                 for arm in (CORRECTED, REGULAR)
             )
         )

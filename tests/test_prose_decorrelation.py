@@ -677,8 +677,8 @@ def test_a_plain_sum_loses_the_same_model_of_the_same_pairs():
 
 def surrogate_change(query, arm, attacker, *, record=None, **where):
     """What the decorrelated network has of a query of `surrogate` less what the one without a loss has."""
-    arms = {"arm": arm}, REGULAR
-    return change(query, record or paper("surrogate"), *arms, attacker=attacker, **where)
+    arms = {"target_arm": arm}, {"target_arm": "regular"}
+    return change(query, record or paper("surrogate"), *arms, source_arm=attacker, **where)
 
 
 def signs_by_seed(record, **where):

@@ -22,7 +22,7 @@ from prose import (
 )
 
 from dnabook import CNN, measures, summaries
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 from dnabook.summaries import over, reading_by_seed
 
 PAGE = "03_feature_correlation"

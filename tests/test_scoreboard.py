@@ -355,7 +355,7 @@ def test_a_defence_counts_by_what_unseen_cnns_do_at_every_epsilon(falls, expecte
                 "accuracy": 5 * [0.9],
                 "transfer": [
                     {
-                        "attacker": attacker, "arm": arm, "epsilon": e, "source_fooled_clean": 100,
+                        "source_arm": attacker, "target_arm": arm, "epsilon": e, "source_fooled_clean": 100,
                         "both_fooled_clean": both(attacker, arm, fall, seed),
                     }
                     for attacker in ("surrogate", "cnn")

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from dnabook import summaries
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 

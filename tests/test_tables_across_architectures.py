@@ -13,7 +13,7 @@ import pytest
 from markdown_tables import PROVENANCE, body, cells, rows
 
 from dnabook import figures
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 from dnabook.records import Record
 from dnabook.tables import across_architectures as tables
 

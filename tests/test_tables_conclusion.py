@@ -8,7 +8,7 @@ import pytest
 from markdown_tables import PROVENANCE, body, rows
 
 from dnabook import figures
-from dnabook.experiments.controls import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
 from dnabook.records import Record
 from dnabook.tables import conclusion as tables
 

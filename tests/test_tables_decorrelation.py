@@ -354,7 +354,7 @@ def defences():
         arms = {"regular": 0, "decorrelated_late": 5, "corrected": 20}
         less = {"surrogate": 10, "cnn": 0, "fully_connected": -10}
         cells = [
-            {"attacker": attacker, "number": n, "arm": arm, "rate": 60 - fall - more}
+            {"source_arm": attacker, "source": n, "target_arm": arm, "target": 2, "rate": 60 - fall - more}
             for attacker, more in less.items() for n in (1, 2)[: 1 + (attacker != "surrogate")]
             for arm, fall in arms.items()
         ]  # fmt: skip

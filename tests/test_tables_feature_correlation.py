@@ -6,7 +6,8 @@ import pytest
 from markdown_tables import PROVENANCE, cells, rows
 
 from dnabook import figures
-from dnabook.experiments.controls import COMPARED, NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.controls import COMPARED
 from dnabook.records import Record
 from dnabook.tables import feature_correlation as tables
 

@@ -18,7 +18,6 @@ from torch import nn
 from dnabook import data, measures
 from dnabook.experiments import Context, between
 from dnabook.experiments.between import Network
-from dnabook.experiments.controls import shuffled
 from dnabook.experiments.pairs import CORRECTED, Training, train
 
 TITLE = "CNNs, fully connected networks and transformers: does R² foretell what transfers between them?"
@@ -54,15 +53,15 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     """Train two networks of each kind, and attack each for all others.
 
     Values: "accuracy" of all networks on all test images, kind by kind. Then rows for every two of them, both
-    ways: "relation", readings of `between.relations` with `OTHERS`; "movement", rows of `controls.movement`
-    with one ridge; "transfer", rows of `controls.attacked_through`. The kind stands where arms do elsewhere.
+    ways: "relation", readings of `between.relations` with `OTHERS`; "movement", rows of `between.movement`
+    with one ridge; "transfer", rows of `between.attacked_through`. The kind stands where arms do elsewhere.
     """
     networks: dict[Network, nn.Module] = {}
     for kind in config.kinds:
         pair, _ = train(config.training, kind, "regular", seed, context)
         networks |= {(kind, number): model for number, model in enumerate(pair, 1)}
     test = data.load("mnist", "test", device=context.device)
-    mixed, few = shuffled(test, config.feature_images, seed), test[: config.test_images]
+    mixed, few = test.shuffled(seed)[: config.feature_images], test[: config.test_images]
     cells = list(itertools.permutations(networks, 2))
     return {
         "data": test.digest,

@@ -17,7 +17,6 @@ from torch import nn
 from dnabook import data, measures
 from dnabook.experiments import Context, between
 from dnabook.experiments.between import Network, Reading
-from dnabook.experiments.controls import shuffled
 from dnabook.experiments.pairs import TRAINING, Training, accuracies, train
 
 TITLE = "CNNs and fully connected networks, narrow and wide: do R² and transfer fall as they grow?"
@@ -56,8 +55,8 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     Values: "accuracy" of both networks on all test images; the number of "parameters" and of "features" of
     one. Then rows for both directions: "relation", readings of `between.relations` on training images in
     random order, with a linear R² ("few_images") and a kernel's ("nonlinear") on the first `kernel_images` of
-    them; "movement", rows of `controls.movement` with one ridge, on as many test images in random order;
-    "transfer", rows of `controls.attacked_through` on the first `test_images` test images.
+    them; "movement", rows of `between.movement` with one ridge, on as many test images in random order;
+    "transfer", rows of `between.attacked_through` on the first `test_images` test images.
     """
     width = setting["width"]
     options = {} if width == 1 else {"width": width}  # at 1 it is the pair of `transfer`, trained or taken
@@ -65,8 +64,8 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     networks: dict[Network, nn.Module] = {("regular", number): model for number, model in enumerate(pair, 1)}
     cells = list(itertools.permutations(networks, 2))
     test = data.load("mnist", "test", device=context.device)
-    many = shuffled(data.load("mnist", device=context.device), config.feature_images, seed)
-    mixed, few = shuffled(test, config.kernel_images, seed), test[: config.test_images]
+    many = data.load("mnist", device=context.device).shuffled(seed)[: config.feature_images]
+    mixed, few = test.shuffled(seed)[: config.kernel_images], test[: config.test_images]
 
     def on_few(reading: Reading) -> Reading:
         return lambda z1, z2: reading(z1[: config.kernel_images], z2[: config.kernel_images])

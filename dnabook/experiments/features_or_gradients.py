@@ -21,12 +21,18 @@ from torch import nn
 from dnabook import data, losses, measures
 from dnabook.experiments import Context, between
 from dnabook.experiments.between import Cell, Network
-from dnabook.experiments.controls import shuffled
-from dnabook.experiments.pairs import CORRECTED, DIRECTIONS, Pair, Training, new_pair, train_in_stages
+from dnabook.experiments.pairs import (
+    CORRECTED,
+    DIRECTIONS,
+    UNRELATED,
+    Pair,
+    Training,
+    new_pair,
+    train_in_stages,
+)
 
 TITLE = "R² of the features or the cosine of the gradients: which must fall for transfer to fall?"
 
-UNSEEN = 1000  # is added to the seed of the strangers
 STRANGER = "stranger"  # the name in all rows of a regular pair that no loss ever saw
 ARMS = {  # λ of the correlation loss; λ_G of the gradients' alignment; the cosine at which that holds them
     "regular": (0.0, 0.0, 0.0),
@@ -67,17 +73,17 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     Values: "accuracy" of all networks on all test images, arm by arm, the strangers' last. Then rows from
     network 1 to 2 and from 2 to 1, within each arm, from it to the strangers and from them to it:
     "relation", held-out R² from the attacked network's features to the reader's, on test images in random
-    order, and the mean cosine of their input gradients; "movement", rows of `controls.movement` with one
-    ridge; "transfer", rows of `controls.attacked_through`.
+    order, and the mean cosine of their input gradients; "movement", rows of `between.movement` with one
+    ridge; "transfer", rows of `between.attacked_through`.
     """
     networks: dict[Network, nn.Module] = {}
     for arm, terms in config.arms.items():
         pair = trained(config.training, terms, seed, context)
         networks |= {(arm, number): model for number, model in enumerate(pair, 1)}
-    strangers = trained(config.training, ARMS["regular"], seed + UNSEEN, context)
+    strangers = trained(config.training, ARMS["regular"], seed + UNRELATED, context)
     networks |= {(STRANGER, number): model for number, model in enumerate(strangers, 1)}
     test = data.load("mnist", "test", device=context.device)
-    mixed, few = shuffled(test, config.feature_images, seed), test[: config.test_images]
+    mixed, few = test.shuffled(seed)[: config.feature_images], test[: config.test_images]
     cells = _cells(networks)
     return {
         "data": test.digest,

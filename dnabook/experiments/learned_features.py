@@ -17,23 +17,18 @@ from torch import nn
 
 from dnabook import data, measures
 from dnabook.experiments import Context
-from dnabook.experiments.controls import (
-    NATURAL_RIDGE,
-    UNTRAINED,
-    attacked_through,
-    movement,
-    shuffled,
-    train_heads,
-)
+from dnabook.experiments.between import NATURAL_RIDGE, attacked_through, movement
 from dnabook.experiments.pairs import (
     DIRECTIONS,
     TRAINING,
+    UNRELATED,
     Pair,
     Training,
     accuracies,
     feature_pair,
     new_pair,
     train,
+    train_heads,
 )
 from dnabook.models import seeded
 from dnabook.products import Linear
@@ -75,16 +70,16 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     regular one, and from 2 to 1: "relation", rows of held-out R² and of the source's effective rank for each
     of `epochs`, on test images in random order; and for each of `heads` behind these features "sources", the
     accuracy of what is attacked and the `measures.gradient_cosine` with who reads, "movement", rows of
-    `controls.movement` with one ridge, and "transfer", rows of `controls.attacked_through`.
+    `between.movement` with one ridge, and "transfer", rows of `between.attacked_through`.
     """
     architecture = setting["architecture"]
     readers, _ = train(config.training, architecture, "regular", seed, context)
     test = data.load("mnist", "test", device=context.device)
-    mixed, few = shuffled(test, config.feature_images, seed), test[: config.test_images]
+    mixed, few = test.shuffled(seed)[: config.feature_images], test[: config.test_images]
     z = feature_pair(readers, mixed.x)
     relations, sources, movements, transfers = [], [], [], []
     for epochs in config.epochs:
-        aged = features_after(epochs, config.training, architecture, seed + UNTRAINED, context)
+        aged = features_after(epochs, config.training, architecture, seed + UNRELATED, context)
         z_aged = feature_pair(aged, mixed.x)
         for source, target in DIRECTIONS:
             z1, z2 = z_aged[source - 1], z[target - 1]
@@ -92,9 +87,9 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
             relation["effective_rank"] = measures.effective_rank(z1)
             relations.append({"epochs": epochs, "source": source, "target": target, **relation})
         for head in context.progress(config.heads, f"heads behind {epochs:g} epochs"):
-            pair = with_heads(head, aged, architecture, seed + UNTRAINED, context)
+            pair = with_heads(head, aged, architecture, seed + UNRELATED, context)
             made = {"architecture": architecture, "trained": epochs, "head": head}
-            train_heads(config.training, pair, seed + UNTRAINED, context, **made)
+            train_heads(config.training, pair, seed + UNRELATED, context, **made)
             read = accuracies(pair, test)
             for source, target in DIRECTIONS:
                 across = pair[source - 1], readers[target - 1]

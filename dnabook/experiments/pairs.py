@@ -18,6 +18,7 @@ from dnabook.models import ARCHITECTURES, layout, seeded
 
 Pair = tuple[nn.Module, nn.Module]
 DIRECTIONS = ((1, 2), (2, 1))
+UNRELATED = 1000  # is added to the seed of networks that share neither weights nor batches with a trial's own
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,27 @@ def train_in_stages(
         for name, values in stage.items():
             history.setdefault(name, []).extend(round(v, 4) for v in values)
     return history
+
+
+def train_heads(how: Training, pair: Pair, seed: int, context: Context, **made: Any) -> None:
+    """The pair's heads learn to read its features, which stay as they are; batches in the seed's order.
+
+    made: how the pair was made, which tells its checkpoint from those of others. Of fully connected networks
+    the features' BatchNorm goes on to take the digits' statistics, as anywhere.
+    """
+    for model in pair:
+        model.body.requires_grad_(False)
+    images = data.load("mnist", limit=how.train_images, device=context.device)
+    training.fit(
+        losses.classification(*pair),
+        [p for model in pair for p in model.tail.parameters()],
+        data.Batches(images, how.batch_size, seed=seed),
+        epochs=how.epochs,
+        learning_rate=how.learning_rate,
+        cuda_graph=True,
+        progress=context.progress,
+        checkpoint=context.checkpoint(**dataclasses.asdict(how), **made, arm="heads", drawn_from=seed),
+    )
 
 
 def new_pair(architecture: str, seed: int, context: Context, **options: Any) -> Pair:

@@ -17,7 +17,7 @@ from torch import nn
 from dnabook import data, measures
 from dnabook.experiments import Context, between
 from dnabook.experiments.between import Network
-from dnabook.experiments.pairs import DIRECTIONS, TRAINING, Training, train
+from dnabook.experiments.pairs import DIRECTIONS, TRAINING, UNRELATED, Training, train
 
 TITLE = "Attacks between regular, decorrelated and unrelated CNNs: the relation, or each model?"
 
@@ -25,7 +25,7 @@ ARMS = {  # arm of `pairs.ARMS`, variant of the loss, what is added to the seed
     "regular": ("regular", "released", 0),
     "decorrelated_late": ("decorrelated_late", "released", 0),
     "corrected": ("decorrelated", "corrected", 0),
-    "stranger": ("regular", "released", 1000),
+    "stranger": ("regular", "released", UNRELATED),
 }
 
 
@@ -57,7 +57,7 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
 
     Values: "accuracy" of all models on all test images, arm by arm; "relation", for each source and target
     the held-out R² from the source's features to the target's and the mean cosine of their input gradients;
-    "transfer", rows of `controls.attacked_through`. Models of one number share their initial
+    "transfer", rows of `between.attacked_through`. Models of one number share their initial
     weights, so only 1 → 2 and 2 → 1 are taken.
     """
     test = data.load("mnist", "test", device=context.device)

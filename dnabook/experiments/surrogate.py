@@ -10,16 +10,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from dnabook import data, losses, measures
-from dnabook.experiments import Context
-from dnabook.experiments.controls import attacked_through, shuffled
-from dnabook.experiments.pairs import TRAINING, Training, new_pair, train, train_in_stages
+from dnabook.experiments import Context, between
+from dnabook.experiments.between import Network
+from dnabook.experiments.pairs import TRAINING, UNRELATED, Training, new_pair, train, train_in_stages
 
 TITLE = "Decorrelated from a fixed surrogate, attacked through it and through networks like it"
 
@@ -28,9 +27,6 @@ READERS = {  # arm of `pairs.ARMS` and variant of the loss; the first is the reg
     "decorrelated_late": ("decorrelated_late", "released"),
     "corrected": ("decorrelated", "corrected"),
 }
-UNSEEN = 1000  # is added to the seed of the attackers' own networks
-
-Attackers = dict[tuple[str, int], nn.Module]  # by kind and number
 
 
 @dataclass(frozen=True)
@@ -61,29 +57,34 @@ def run(config: Config, setting: dict[str, Any], seed: int, context: Context) ->
     """Train (or take) the regular pair of `transfer`, of which model 1 is the surrogate; defend; attack.
 
     All readers begin with model 2's weights and see its batches. Values: "accuracy" of all attackers, then of
-    all readers, on all test images; "readers", the latter by arm; "relation", for each attacker and reader
-    held-out R² from the attacker's features to the reader's, on test images in random order, and the mean
-    cosine of their input gradients; "transfer", for each the row of `controls.attacked_through`.
+    all readers, on all test images; "readers", the latter by arm. Then rows for each attacker and reader:
+    "relation", readings of `between.relations` on test images in random order; "transfer", rows of
+    `between.attacked_through`. An attacker's kind stands where arms do elsewhere.
     """
     (surrogate, undefended), _ = train(config.training, "cnn", "regular", seed, context)
-    attackers: Attackers = {("surrogate", 1): surrogate}
+    attackers: dict[Network, nn.Module] = {("surrogate", 1): surrogate}
     for architecture in config.unseen:
-        pair, _ = train(config.training, architecture, "regular", seed + UNSEEN, context)
+        pair, _ = train(config.training, architecture, "regular", seed + UNRELATED, context)
         attackers |= {(architecture, number): model for number, model in enumerate(pair, 1)}
-    readers = {
-        arm: undefended if arm == "regular" else defended(config.training, arm, surrogate, seed, context)
+    readers: dict[Network, nn.Module] = {
+        (arm, 2): undefended if arm == "regular" else defended(config.training, arm, surrogate, seed, context)
         for arm in config.arms
     }
     test = data.load("mnist", "test", device=context.device)
-    read = {arm: measures.accuracy(model, test.x, test.y) for arm, model in readers.items()}
-    known = [measures.accuracy(model, test.x, test.y) for model in attackers.values()]
-    few = test[: config.test_images]
+    known, read = (
+        [measures.accuracy(model, test.x, test.y) for model in networks.values()]
+        for networks in (attackers, readers)
+    )
+    mixed, few = test.shuffled(seed)[: config.feature_images], test[: config.test_images]
+    networks, cells = attackers | readers, list(itertools.product(attackers, readers))
     return {
         "data": test.digest,
-        "accuracy": [*known, *read.values()],
-        "readers": [{"arm": arm, "accuracy": accuracy} for arm, accuracy in read.items()],
-        "relation": list(_relations(attackers, readers, test, few, config, seed)),
-        "transfer": list(_transfers(attackers, readers, few, config, seed, context)),
+        "accuracy": known + read,
+        "readers": [{"arm": arm, "accuracy": share} for (arm, _), share in zip(readers, read, strict=True)],
+        "relation": list(between.relations(networks, cells, mixed, few)),
+        "transfer": list(
+            between.transfers(networks, cells, few, config.epsilons, config.steps, seed, context)
+        ),
     }
 
 
@@ -101,35 +102,3 @@ def defended(how: Training, arm: str, surrogate: nn.Module, seed: int, context: 
 
     train_in_stages(how, kind, objective, seed, context, architecture="cnn", against=against)
     return model
-
-
-def _relations(
-    attackers: Attackers, readers: dict[str, nn.Module], test: data.Images, few: data.Images, config: Config,
-    seed: int,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    x = shuffled(test, config.feature_images, seed).x
-    z1, z2 = (
-        {name: measures.features(model, x) for name, model in models.items()}
-        for models in (attackers, readers)
-    )
-    for (attacker, number), arm in itertools.product(attackers, readers):
-        across = attackers[attacker, number], readers[arm]
-        yield {
-            "attacker": attacker,
-            "number": number,
-            "arm": arm,
-            "heldout": measures.r_squared(z1[attacker, number], z2[arm], heldout=True),
-            "gradient_cosine": measures.gradient_cosine(*across, few.x, few.y),
-        }
-
-
-def _transfers(
-    attackers: Attackers, readers: dict[str, nn.Module], images: data.Images, config: Config, seed: int,
-    context: Context,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    combinations = list(itertools.product(config.epsilons, attackers))
-    for epsilon, (attacker, number) in context.progress(combinations, "attacks"):
-        source = attackers[attacker, number]
-        rows = attacked_through(source, list(readers.values()), images, epsilon, config.steps, seed)
-        for arm, row in zip(readers, rows, strict=True):
-            yield {"attacker": attacker, "number": number, "arm": arm, **row}

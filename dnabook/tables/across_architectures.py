@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from dnabook import figures, summaries
-from dnabook.experiments.controls import NATURAL_MAP
+from dnabook.experiments.between import NATURAL_MAP
 from dnabook.figures import KINDS
 from dnabook.measures import MeanInterval
 from dnabook.records import Record

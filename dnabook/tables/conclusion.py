@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dnabook import summaries
-from dnabook.experiments.controls import NATURAL_MAP
+from dnabook.experiments.between import NATURAL_MAP
 from dnabook.figures import ARCHITECTURES, HELD, Related, related
 from dnabook.measures import MeanInterval, mean_interval
 from dnabook.records import Record

@@ -162,7 +162,7 @@ def surrogate(record: Record) -> str:
     """
     kept, config, rows = summaries.healthy(record), record.config, []
     for attacker, arm in itertools.product(("surrogate", *config["unseen"]), config["arms"]):
-        where = {"attacker": attacker, "arm": arm}
+        where = {"source_arm": attacker, "target_arm": arm}
         related = (
             summaries.reading_by_seed(kept, "relation", reading, **where)
             for reading in ("heldout", "gradient_cosine")
@@ -170,7 +170,7 @@ def surrogate(record: Record) -> str:
         cells = [plain(over(by)) for by in related]
         for epsilon in config["epsilons"]:
             rates, usual = (
-                summaries.transfer_by_seed(kept, attacker=attacker, arm=each, epsilon=epsilon)
+                summaries.transfer_by_seed(kept, source_arm=attacker, target_arm=each, epsilon=epsilon)
                 for each in (arm, "regular")
             )
             change = "" if arm == "regular" else f" ({points(difference(rates, usual))})"

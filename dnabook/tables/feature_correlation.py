@@ -6,7 +6,8 @@ import itertools
 from typing import Any
 
 from dnabook import figures, summaries
-from dnabook.experiments.controls import COMPARED, NATURAL_MAP, OWN_MAP
+from dnabook.experiments.between import NATURAL_MAP, OWN_MAP
+from dnabook.experiments.controls import COMPARED
 from dnabook.measures import mean_interval
 from dnabook.records import Record
 from dnabook.summaries import BySeed, by_seed, over, percent, plain
