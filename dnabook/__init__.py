@@ -4,9 +4,9 @@ Each module imports only those before it: `memory`, `graphs` and `products` (whi
 be skipped at first), `data` (images as tensors), `models` and `autoencoders` (Figures 11 to 13),
 `regression` and `measures` (R², transfer rates), `losses` (Algorithm 1, Eqs. 4, 5 and 8), `attacks` (Eqs. 1
 to 3, 10 and 11), `training` (one loop), `dverge`, then `experiments/` (one file a finding), `engines`
-(trials in parallel), `records` (what was run, when, where), `summaries` (their statistics), `scoreboard`
-(the paper's claims), `figures`, `tables/` (the chapters' tables and sentences), `costs`, `widgets` and the
-book's `pieces`.
+(trials in parallel), `records` (what was run, when, where), `summaries` (their statistics), `claims` (the
+paper's, and the rules that judge them), `scoreboard`, `findings` (the first page's lines), `figures`,
+`tables/` (the chapters' tables and sentences), `costs`, `widgets` and the book's `pieces`.
 """
 
 from dnabook import (

@@ -166,7 +166,10 @@ class PathObjective(OfModel):
         check_labels(x, self.labels)
         logits = _of_paths(self.model(x))
         labels = self.labels[:, None].expand(logits.shape[:2])
-        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none")  # (N, P)
+        # In float32 the loss of a path that is sure is exactly 0, and so is the gradient of its square.
+        losses = cross_entropy(logits.double().transpose(1, 2), labels, reduction="none")  # (N, P)
+        if losses.shape[1] == 1:
+            return losses.squeeze(1)
         if self.variant == "printed":
             return losses.square().sum(1)
         if self.variant == "released":
@@ -180,7 +183,8 @@ def paths(
 ) -> PathObjective:
     """A loss to raise so that every path of an autoencoder is read wrongly (Eqs. 10 and 11).
 
-    y: the true classes (N,). With one path each variant attacks as Eq. 11 does, by the path's cross-entropy.
+    y: the true classes (N,). With one path every variant is its cross-entropy, Eq. 11. Losses are taken in
+    float64, or images that are read with certainty would have no gradient under "printed".
     variant   "printed", Eq. 10: CE1² + CE2², image by image. Raising it pays most on the path that is
               already wrong, which helps the other one survive.
               "released": (mean CE1)² + (mean CE2)² over the batch, whose gradient weighs the paths by their

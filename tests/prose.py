@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dnabook import records, scoreboard, summaries
+from dnabook import claims, records, summaries
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
 from dnabook.summaries import BySeed
@@ -68,9 +68,9 @@ def committed(name: str, scale: str) -> Record:
     return record
 
 
-def claim(id: str) -> scoreboard.Claim:
+def claim(id: str) -> claims.Claim:
     """One of the scoreboard's claims."""
-    (found,) = (each for each in scoreboard.CLAIMS if each.id == id)
+    (found,) = (each for each in claims.CLAIMS if each.id == id)
     return found
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from pybtex.database import parse_file
 
 import dnabook
-from dnabook import experiments, records, scoreboard, summaries
+from dnabook import claims, experiments, findings, records, scoreboard, summaries
 from dnabook.experiments.between import NATURAL_MAP
 
 ROOT = Path(__file__).parents[1]
@@ -170,17 +170,31 @@ def test_readmes_figure_is_of_the_largest_record(committed):
     assert drawn == finding.origin(), "a record has changed: run `make finding`"
 
 
+def begun_by(claims):
+    """Each claim that goes on from an earlier sentence ("… and …"), and the claim whose sentence that is."""
+    whole = None
+    for claim in claims:
+        if claim.sentence.startswith("…"):
+            yield claim, whole
+        else:
+            whole = claim
+
+
 def test_chapters_open_with_verdicts_on_claims_that_exist(committed):
-    ids = {claim.id for claim in scoreboard.CLAIMS}
+    ids = {claim.id for claim in claims.CLAIMS}
     for path in CHAPTERS[1:]:
         cell = next(c for c in jupytext.read(path).cells if "scoreboard.answers(" in c.source)
         asked = re.findall(r'"(C\d+[a-z]?)"', cell.source)
         assert asked and set(asked) <= ids, path.name
+        for claim, whole in begun_by(claims.CLAIMS):
+            assert claim.id not in asked or whole.id in asked, (
+                f"{path.name}: {claim.id} goes on from another's"
+            )
         assert scoreboard.answers(*asked).count("\n- ") == len(asked)
 
 
 def test_an_answer_names_verdict_number_and_scale(committed):
-    claim = next(claim for claim in scoreboard.CLAIMS if claim.id == "C2")
+    claim = next(claim for claim in claims.CLAIMS if claim.id == "C2")
     text = scoreboard.answers("C2")
     scale = records.evidence(*claim.experiments)
     judged = scoreboard.judge(claim, scale)
@@ -192,7 +206,7 @@ def test_the_finding_counts_the_pairs_that_did_not_survive(committed, monkeypatc
     features = records.best("feature_correlation")
     lost, of = summaries.collapsed(features, architecture="cnn", arm="decorrelated")
     later, _ = summaries.collapsed(features, architecture="cnn", arm="decorrelated_late")
-    line = next(line for line in scoreboard.finding().split("\n") if "**Breaking it.**" in line)
+    line = next(line for line in findings.lines().split("\n") if "**Breaking it.**" in line)
     assert f"leaves {lost} of {of} CNN pairs" in line and "laptop scale" in line
     assert f"Switched on late it does so to {later}, and lowers predictability" in line
 
@@ -220,7 +234,7 @@ def test_the_finding_says_most_of_a_fall_only_where_less_than_half_is_the_pairs(
     record = records.Record("strangers", "paper", {"arms": ["regular", "corrected"]}, trials)
     monkeypatch.setattr(records, "evidence", lambda *names: "paper")
     monkeypatch.setattr(records, "current", lambda name, scale: record)
-    ((_, text, _),) = scoreboard._whose_change()
+    ((_, text, _),) = findings._whose_change()
     assert text.startswith(f"{much} of that fall") and "Within such pairs it is 40 ± 0 points" in text
     assert "; it is 15 ± 0 points where" in text and f"and {68 - reading} ± 0 points the other" in text
     assert text.endswith(f"; {25 - 68 + reading} ± 0 points are left for the pair")
@@ -239,7 +253,7 @@ def test_the_finding_sets_untrained_features_beside_trained_ones(monkeypatch):
     trials = [{"setting": {"architecture": "cnn"}, "seed": seed, "values": values} for seed in (0, 1)]
     monkeypatch.setattr(records, "evidence", lambda *names: "paper")
     monkeypatch.setattr(records, "current", lambda *_: records.Record("controls", "paper", {}, trials))
-    ((_, text, _),) = scoreboard._is_enough()
+    ((_, text, _),) = findings._is_enough()
     assert "follow with R² 0.90 ± 0.00 even from those of a CNN that keeps its random layers" in text
     assert "misread only 2 ± 0 points more digits" in text and text.endswith("CNN, 30 ± 0 points more")
 
@@ -267,7 +281,7 @@ def test_the_finding_tells_what_rises_from_the_first_age_of_the_features_to_the_
     monkeypatch.setattr(records, "evidence", lambda *names: "paper")
     record = records.Record("learned_features", "paper", config, trials)
     monkeypatch.setattr(records, "current", lambda *_: record)
-    ((_, text, _),) = scoreboard._what_rises()
+    ((_, text, _),) = findings._what_rises()
     assert "goes from 0.93 ± 0.00 to 0.98 ± 0.00;" in text
     assert "moves the other's, from 0.05 ± 0.00 to 0.73 ± 0.00; and" in text
     assert text.endswith("at ε = 0.10 turns wrong for it beyond random signs, from 2 ± 0 to 35 ± 0 points")

@@ -18,8 +18,8 @@ ORDER = (
     "_version", "memory", "graphs", "products", "data", "models", "autoencoders", "regression", "measures",
     "losses", "attacks", "training", "dverge", "", "experiments", "experiments.pairs",
     "experiments.reconstruction", "experiments.between", "experiments.*", "engines",
-    "records", "summaries", "scoreboard", "figures", "tables", "tables.*", "costs", "widgets", "pieces",
-    "__main__",
+    "records", "summaries", "claims", "scoreboard", "findings", "figures", "tables", "tables.*", "costs",
+    "widgets", "pieces", "__main__",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -24,9 +24,9 @@ from prose import (
 )
 from scipy import stats
 
-from dnabook import costs, records, scoreboard, summaries
+from dnabook import claims, costs, records, summaries
+from dnabook.claims import DIRECTION, NOT, OPEN, REPRODUCED
 from dnabook.experiments import NAMES
-from dnabook.scoreboard import DIRECTION, NOT, OPEN, REPRODUCED
 
 SCORES, ERRATA, COSTS, TEACH = "scoreboard", "errata", "costs", "teach"
 FULLY = "fully_connected"
@@ -58,11 +58,11 @@ def test_the_finding_in_short_is_that_of_the_records():
 
 
 def verdicts(scale="paper"):
-    return {each.id: verdict(each.id, scale) for each in scoreboard.CLAIMS}
+    return {each.id: verdict(each.id, scale) for each in claims.CLAIMS}
 
 
 def worst(effects):
-    return scoreboard.worst(map(scoreboard.verdict, effects))
+    return claims.worst(map(claims.verdict, effects))
 
 
 def saved(arm, attack, epsilon, **where):
@@ -94,7 +94,7 @@ def test_the_floor_decides_only_one_verdict(monkeypatch):
     for arm in ("dna", "autoencoder"):
         assert summaries.over(saved(arm, "pgd", largest, objective="strongest")).mean < 0.01
     ruled = verdicts()
-    monkeypatch.setattr(scoreboard, "FLOOR", 0)
+    monkeypatch.setattr(claims, "FLOOR", 0)
     without = verdicts()
     assert {id: without[id] for id in ruled if ruled[id] != without[id]} == {"C12b": DIRECTION}
 
@@ -110,7 +110,7 @@ def test_c1_would_be_judged_alike_as_figure_1_s_legend_counts():
         for epsilon in record.config["epsilons"]
     ]
     assert sum(map(excludes_zero, rhos)) == 3 and len(rhos) == 4
-    assert scoreboard.worst(scoreboard.absence(rho, 0.3) for rho in rhos) == verdict("C1")
+    assert claims.worst(claims.absence(rho, 0.3) for rho in rhos) == verdict("C1")
 
 
 def test_c6e_would_be_direction_only_against_the_regular_pairs_of_figure_3():
@@ -158,7 +158,7 @@ def test_rules_that_changed_after_records_existed_changed_these_verdicts():
         "At paper scale this changed the verdicts of C6e, C9a, C10b, C11 and C15, at laptop scale that of C3",
     )
     assert c6e_against_figure_3() != verdict("C6e")
-    assert scoreboard.worst((verdict("C9a"), verdict("C9c"))) == NOT and verdict("C9a") == REPRODUCED
+    assert claims.worst((verdict("C9a"), verdict("C9c"))) == NOT and verdict("C9a") == REPRODUCED
     by_pgd = [
         differ(*(saved(arm, "pgd", epsilon, objective="strongest") for arm in ("dna", "autoencoder")))
         for epsilon in (0.05, 0.10)
@@ -168,7 +168,7 @@ def test_rules_that_changed_after_records_existed_changed_these_verdicts():
     assert excludes_zero(clean) and verdict("C11") == OPEN
     necks = (
         summaries.reconstruction_by_seed(paper("shared_layers"), arm=arm, attack="pgd", epsilon=0.10)
-        for arm in ("unshared_2", *scoreboard.WIDER_OR_DEEPER)
+        for arm in ("unshared_2", *claims.WIDER_OR_DEEPER)
     )
     narrow, *others = necks
     assert not any(excludes_zero(differ(each, narrow)) for each in others) and verdict("C15") == REPRODUCED

@@ -21,7 +21,7 @@ from prose import (
 )
 from scipy import stats
 
-from dnabook import scoreboard, summaries
+from dnabook import claims, summaries
 
 PAGE = "07_cifar10"
 RECORD = "autoencoder_cifar"
@@ -111,7 +111,7 @@ def test_under_pgd_at_8_255_the_dna_does_not_save_more_than_a_doubtful_baseline(
     assert change.mean < 0 and excludes_zero(change)
     assert both > 0.9 * kept
     cells = (lead(DNA, PLAIN, attack, step) for attack, step in product(("fgsm", "pgd"), (2, 4, 8)))
-    assert sum(scoreboard.verdict(cell) != scoreboard.REPRODUCED for cell in cells) == 1
+    assert sum(claims.verdict(cell) != claims.REPRODUCED for cell in cells) == 1
     judged_alike("C10d", "not reproduced")
 
 

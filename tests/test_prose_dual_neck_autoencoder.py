@@ -20,7 +20,7 @@ from prose import (
     verdict,
 )
 
-from dnabook import scoreboard
+from dnabook import claims
 from dnabook.summaries import noticed_by_seed, over, quality_by_seed, reconstruction_by_seed
 
 PAGE = "06_dual_neck_autoencoder"
@@ -215,14 +215,14 @@ def test_the_figure_is_described_as_it_looks():
 def test_after_the_attack_as_printed_more_images_stay_readable_by_either_path():
     says(PAGE, "more images stay readable through one path or the other than through the autoencoder")
     assert all(clearly_higher(gain(*each)) for each in ATTACKS)
-    assert verdict("C10a") == scoreboard.REPRODUCED
+    assert verdict("C10a") == claims.REPRODUCED
 
 
 def test_pgd_is_the_stronger_attack():
     says(PAGE, "It lowers the plain autoencoder's accuracy by more than FGSM does at every ε (C16")
     for fgsm, pgd in zip(FGSM, PGD, strict=True):
         assert clearly_lower(differ(read(ONE, *pgd), read(ONE, *fgsm)))
-    assert verdict("C16") == scoreboard.REPRODUCED
+    assert verdict("C16") == claims.REPRODUCED
 
 
 def test_single_paths_read_fewer_clean_digits_by_an_interval_that_reaches_beyond_the_margin():
@@ -235,7 +235,7 @@ def test_single_paths_read_fewer_clean_digits_by_an_interval_that_reaches_beyond
         "Whether single paths match the autoencoder stays open",
     )
     assert clearly_lower(paths()) and -paths().mean < MARGIN < paths().half_width - paths().mean
-    assert verdict("C11") == scoreboard.OPEN
+    assert verdict("C11") == claims.OPEN
 
 
 def test_single_paths_are_ahead_under_pgd_as_printed_and_nowhere_under_the_strongest_attacks():
@@ -351,7 +351,7 @@ def test_behind_one_encoder_the_loss_helps():
 def test_the_released_loss_raises_the_squared_error():
     says(PAGE, "The released correlation loss raises the squared error, which the paper does not mention")
     assert all(clearly_higher(differ(squared_error(DNA), squared_error(other))) for other in (ONE, TWIN))
-    assert verdict("+") == scoreboard.REPRODUCED
+    assert verdict("+") == claims.REPRODUCED
 
 
 def test_the_controls_are_described_as_they_look():
@@ -480,7 +480,7 @@ def test_the_paths_of_a_dna_agree_on_fewer_of_the_misread_digits():
     for aim, epsilon in product(AIMS, WATCHED):
         assert clearly_lower(dna_less("agreed", TWIN, aim, epsilon))
         assert clearly_lower(dna_less("unnoticed", TWIN, aim, epsilon))
-    assert verdict("C20") == verdict("C20b") == scoreboard.REPRODUCED
+    assert verdict("C20") == verdict("C20b") == claims.REPRODUCED
 
 
 def test_most_of_the_misread_digits_pass():
@@ -629,7 +629,7 @@ def test_two_answers_give_an_attack_away_less_where_the_attacker_knows():
     for each in (*product(AIMS, WATCHED), ("none", 0.0)):
         assert dna_less("differ", TWIN, *each).mean > 0
     assert not any(clearly_higher(dna_less("auroc", TWIN, *each)) for each in product(AIMS, WATCHED))
-    assert verdict("C20c") == scoreboard.NOT
+    assert verdict("C20c") == claims.NOT
 
 
 # --- Exercises -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from prose import (
     verdict,
 )
 
-from dnabook import scoreboard, summaries
+from dnabook import claims, summaries
 
 PAGE = "08_shared_layers"
 RECORD = "shared_layers"
@@ -219,7 +219,7 @@ def test_no_wider_or_deeper_neck_is_shown_to_help_under_pgd_as_printed():
         "under PGD as printed none of ours is shown to help at any ε, and the deeper ones save fewer images "
         "at the smallest (C15)",
     )
-    for arm, epsilon in product(scoreboard.WIDER_OR_DEEPER, EPSILONS):
+    for arm, epsilon in product(claims.WIDER_OR_DEEPER, EPSILONS):
         assert not clearly_higher(lead((arm, SHARED), "pgd", epsilon))
     for arm in ("deeper_1", "deeper_2"):
         fewer = lead((arm, SHARED), "pgd", 0.05)
@@ -230,7 +230,7 @@ def test_no_wider_or_deeper_neck_is_shown_to_help_under_pgd_as_printed():
 def test_two_small_gains_of_other_necks_exclude_zero_under_the_strongest_attack():
     gains = {
         (arm, *each): gain
-        for arm in scoreboard.WIDER_OR_DEEPER
+        for arm in claims.WIDER_OR_DEEPER
         for each, gain in leads(arm, SHARED, objective=STRONGEST).items()
         if clearly_higher(gain)
     }

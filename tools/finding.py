@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dnabook import figures, records, scoreboard
+from dnabook import figures, findings, records
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- written by `make finding` -->", "<!-- end -->"
 def with_finding(text: str) -> str:
     """The README's text with the lines between its two marks as the records have them now."""
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{scoreboard.finding()}\n\n{END}{rest.split(END, 1)[1]}"
+    return f"{before}{BEGIN}\n\n{findings.lines()}\n\n{END}{rest.split(END, 1)[1]}"
 
 
 def origin() -> str:

@@ -65,6 +65,7 @@ ARMS = {
 }
 
 OBJECTIVES = ("printed", "released", "corrected")  # of Eq. 10
+ONE_PATH = "cross_entropy"  # Eq. 11, the only objective where there is one path
 BATCH = 125  # images over which "released" takes its means
 
 
@@ -222,9 +223,10 @@ def attack_rows(
     """One row for each attack ("fgsm", "pgd"), ε and objective, with counts for every rule.
 
     Rows with objective "strongest" count an image as read correctly only where a rule survives every
-    objective. With one path all objectives attack alike, so only the first is run.
+    objective. With one path all objectives are its cross-entropy (Eq. 11), so one is run, named `ONE_PATH`.
     """
-    if model.autoencoder.necks == 1:
+    one_path = model.autoencoder.necks == 1
+    if one_path:
         objectives = objectives[:1]
     rows, chunk = [], BATCH if images.x.device.type == "cpu" else 4 * BATCH
     combinations = [(name, epsilon) for name in names for epsilon in epsilons]
@@ -237,7 +239,8 @@ def attack_rows(
                 objective=partial(attacks.paths, variant=objective, batch=BATCH), chunk=chunk,
             )  # fmt: skip
             survived.append(right(measures.in_batches(model, x_adv), images.y))
-            rows.append({"attack": name, "epsilon": epsilon, "objective": objective, **_counts(survived[-1])})
+            named = ONE_PATH if one_path else objective
+            rows.append({"attack": name, "epsilon": epsilon, "objective": named, **_counts(survived[-1])})
         strongest = {rule: torch.stack([s[rule] for s in survived]).all(0) for rule in survived[0]}
         rows.append({"attack": name, "epsilon": epsilon, "objective": "strongest", **_counts(strongest)})
     return rows
