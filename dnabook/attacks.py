@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from dnabook import graphs
+from dnabook import graphs, regression
 from dnabook.autoencoders import Reconstructor
 from dnabook.measures import check_labels
 from dnabook.memory import keep_freed_memory
@@ -125,12 +125,17 @@ class ModelObjective(OfModel):
 
     def __call__(self, x: Tensor) -> Tensor:
         check_labels(x, self.labels)
-        return self.sign * cross_entropy(self.model(x), self.labels, reduction="none")
+        logits = self.model(x)
+        if logits.shape[-1] < 2:
+            raise ValueError(f"cross-entropy needs logits of two classes or more, got {tuple(logits.shape)}")
+        return self.sign * cross_entropy(logits, self.labels, reduction="none")
 
 
 def untargeted(model: nn.Module, y: Tensor) -> ModelObjective:
     """Cross-entropy of each image with its true class y (N,): raising it drives the model off y.
 
+    In the model's own type, as elsewhere: where float32 logits lie more than 15 apart, the gradient knows
+    nothing of the true class, and from about 100 on there is none. Give such a model, and x, in float64.
     Raises ValueError on a negative class, which cross-entropy would pass over in silence.
     """
     _check_classes(y)
@@ -166,8 +171,10 @@ class PathObjective(OfModel):
         check_labels(x, self.labels)
         logits = _of_paths(self.model(x))
         labels = self.labels[:, None].expand(logits.shape[:2])
-        # In float32 the loss of a path that is sure is exactly 0, and so is the gradient of its square.
-        losses = cross_entropy(logits.double().transpose(1, 2), labels, reduction="none")  # (N, P)
+        logits = regression.double(
+            logits
+        )  # in float32 a path that is sure has a loss of 0: its square no slope
+        losses = cross_entropy(logits.transpose(1, 2), labels.to(logits.device), reduction="none")  # (N, P)
         if losses.shape[1] == 1:
             return losses.squeeze(1)
         if self.variant == "printed":

@@ -43,9 +43,9 @@ def predictions(model: nn.Module, x: Tensor) -> Tensor:
 
     def classes(part: Tensor) -> Tensor:
         logits = model(part)
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"a classifier gives logits (N, classes), got {got}")
+            raise ValueError(f"a classifier gives logits (N, classes) of two classes or more, got {got}")
         return logits.argmax(1)
 
     with evaluating(model), channels_last(model) as call:

@@ -160,10 +160,12 @@ def residual_sums(z1: Tensor, z2: Tensor, *, eta: float = ETA, both: bool = Fals
     if _asking_is_free(z1) and _asking_is_free(z2):
         directions = ((z1, z2), (z2, z1))[: 1 + both]
         return [_ResidualSum.apply(a, b, eta) for a, b in directions]
+    like = z1
+    z1, z2 = _exact_enough(z1, z2, columns=max(z1.shape[1], both * z2.shape[1]))
     c1, c2 = z1 - z1.mean(0), z2 - z2.mean(0)
     fits = fit_both(z1, z2, eta=eta) if both else (fit(z1, z2, eta=eta),)
     pairs = ((c1, c2), (c2, c1))
-    return [(b - a @ each.weight).square().sum() for each, (a, b) in zip(fits, pairs, strict=False)]
+    return [(b - a @ each.weight).square().sum().to(like) for each, (a, b) in zip(fits, pairs, strict=False)]
 
 
 class _ResidualSum(torch.autograd.Function):
@@ -206,10 +208,18 @@ def _columns(z: Tensor) -> Tensor:
 
 def _by_weight(z1: Tensor, c2: Tensor, eta: float, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The residual sum of squares and its gradients, from the weights of `fit`."""
+    like = z1
+    z1, c2 = _exact_enough(z1, c2, columns=z1.shape[1])
     weight = fit(z1, c2, eta=eta).weight
     residual = c2 - linear(z1 - z1.mean(0), weight.T)
     gradient1 = -2 * linear(residual, weight) if wanted else z1
-    return residual.square().sum(), gradient1, 2 * residual
+    return residual.square().sum().to(like), gradient1.to(like), (2 * residual).to(like)
+
+
+def _exact_enough(z1: Tensor, z2: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """Both in float64 where a regression has as many columns as rows, or more: its fit is then exact, and
+    what float32 leaves of it is rounding, of which large weights would make a gradient."""
+    return (double(z1), double(z2)) if len(z1) <= columns else (z1, z2)
 
 
 def _by_complement(z1: Tensor, c2: Tensor, eta: float, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:

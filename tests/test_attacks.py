@@ -564,6 +564,14 @@ def test_model_objectives_are_the_signed_cross_entropies_of_the_images(trained_c
     torch.testing.assert_close(targeted(trained_cnn, y)(x), -expected)
 
 
+@pytest.mark.parametrize("objective", [untargeted, targeted])
+def test_one_logit_is_refused_because_its_loss_is_always_zero(objective, digits):
+    x, _ = digits
+    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 1))
+    with pytest.raises(ValueError, match="two classes or more"):
+        objective(model, torch.zeros(len(x), dtype=torch.long))(x.float())
+
+
 OBJECTIVES = {"untargeted": untargeted, "targeted": targeted, "paths": paths}
 
 

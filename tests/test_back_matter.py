@@ -157,7 +157,7 @@ def test_readme_says_what_the_records_say(committed):
 
 def test_readmes_example_runs_as_it_stands_but_on_fewer_images(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    for many, few in (("20_000", "3000"), ("limit=1000", "limit=100")):
+    for many, few in (("20_000", "3000"), ("(train, 1000)", "(train, 100)"), ("limit=1000", "limit=100")):
         assert code.count(many) == 1
         code = code.replace(many, few)
     exec(code, {})

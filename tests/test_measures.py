@@ -738,14 +738,19 @@ def test_a_held_out_fit_keeps_every_column_and_leaves_dependent_ones_to_its_ridg
 
 
 @pytest.mark.parametrize(
-    ("answer", "got"), [(lambda x: x.new_zeros(len(x), 2, 10), r"\(4, 2, 10\)"), (lambda x: (x, x), "tuple")]
+    ("answer", "got"),
+    [
+        (lambda x: x.new_zeros(len(x), 2, 10), r"\(4, 2, 10\)"),
+        (lambda x: (x, x), "tuple"),
+        (lambda x: x.new_zeros(len(x), 1), r"\(4, 1\)"),  # its only class would always be right
+    ],
 )
 def test_a_model_that_gives_no_row_of_logits_is_refused(answer, got):
     class Model(torch.nn.Module):
         def forward(self, x):
             return answer(x)
 
-    with pytest.raises(ValueError, match=f"logits \\(N, classes\\), got {got}"):
+    with pytest.raises(ValueError, match=f"logits \\(N, classes\\) of two classes or more, got {got}"):
         measures.accuracy(Model(), torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
 
 
