@@ -74,7 +74,7 @@ def answers(*ids: str) -> str:
         numbers = f"{_cell(found)}, {scale} scale" if found else _cell(None)
         small = f"<small>{claim.id}: {numbers}{''.join(_differing(claim, found))}.</small>"
         lines.append(f"- **{told}**: {claim.sentence}.<br>{small}")
-    ours = any(claim.paper == UNTESTED for claim in asked)
+    ours = any(claim.paper == UNTESTED or not claim.tested for claim in asked)
     whose = "The paper's claims in this chapter" + " and, beside them, what it does not test" * ours
     rules = "by the rules of the [scoreboard](scoreboard.md); *n* counts seeds"
     return f"{whose}, judged from the records {rules}:\n\n" + "\n".join(lines)
