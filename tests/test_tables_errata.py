@@ -46,6 +46,7 @@ def variants():
         variant("released", 1, [0.99, 0.10], (0.1, 1, 90), (0.1, 1, 90)),
         variant("corrected", 0, [0.97, 0.97], (0.5, 300, 30), (0.4, 310, 35)),
         variant("corrected", 1, [0.97, 0.97], (0.5, 300, 30), (0.4, 310, 35)),
+        variant("corrected", 2, [0.97, 0.97], (0.5, 300, 30), (0.4, 310, 35)),
     ]
     return Record("variants", "smoke", config, trials)
 
@@ -53,8 +54,30 @@ def variants():
 def test_each_variant_has_its_collapsed_pairs_counted_and_its_others_averaged(variants):
     released, _, corrected = body(tables.loss_variants(variants))
     assert released == ["CNN", "released", "1 of 2", "91 %", "0.60", "0.80", "100", "700", "20 %", "40 %"]
-    assert corrected == ["CNN", "corrected", "0 of 2", "97 ± 0 %", "0.50 ± 0.00", "0.40 ± 0.00", "300 ± 0",
+    assert corrected == ["CNN", "corrected", "0 of 3", "97 ± 0 %", "0.50 ± 0.00", "0.40 ± 0.00", "300 ± 0",
                          "310 ± 0", "30 ± 0 %", "35 ± 0 %"]  # fmt: skip
+
+
+def test_of_two_pairs_both_values_stand_in_the_order_of_their_seeds(variants):
+    left = [
+        variant("summed", 2, [0.95, 0.97], (-1.5, 7, 26), (0.85, 720, 50)),
+        variant("summed", 1, [0.93, 0.95], (0.6, 146, 13), (0.93, 768, 30)),
+    ]
+    lost = variant("summed", 0, [0.99, 0.10], (0.1, 1, 90), (0.1, 1, 90))
+    variants.trials[2:2] = [*left, lost]
+    text = tables.loss_variants(variants)
+    assert body(text)[1] == ["CNN", "summed", "1 of 3", "94, 96 %", "0.60, −1.50", "0.93, 0.85", "146, 7",
+                             "768, 720", "13, 26 %", "30, 50 %"]  # fmt: skip
+    assert "Where two such pairs are left, both values stand, in the order of their seeds" in text
+
+
+def test_of_two_pairs_of_which_one_was_never_fooled_the_other_s_rate_stands_alone(variants):
+    never = variant("summed", 0, [0.95, 0.97], (0.6, 700, 13), (0.9, 768, 30))
+    for row in never["values"]["transfer"]:
+        row.update(source_fooled_clean=0, both_fooled_clean=0)
+    variants.trials += [never, variant("summed", 1, [0.93, 0.95], (0.6, 146, 26), (0.93, 768, 50))]
+    found = body(tables.loss_variants(variants))[1]
+    assert found[4] == "0.60, 0.60" and found[-2:] == ["26 %", "50 %"]
 
 
 def test_a_variant_without_a_trial_has_no_value(variants):
@@ -63,7 +86,7 @@ def test_a_variant_without_a_trial_has_no_value(variants):
 
 def test_the_caption_of_the_variants_names_the_middle_epsilon(variants):
     text = tables.loss_variants(variants)
-    assert "PGD-ℓ∞ at ε = 0.10. Means" in text and text.endswith(f"the others. {variants.caption()}.")
+    assert "PGD-ℓ∞ at ε = 0.10. Means" in text and text.endswith(f"says little. {variants.caption()}.")
     assert cells(text)[0][4:] == [
         "R² 1 → 2", "R² 2 → 1", "live units 1", "live units 2", "transfer 1 → 2", "transfer 2 → 1"
     ]  # fmt: skip

@@ -1,11 +1,14 @@
 """Tables and sentences of the errata: what a difference between text, released code and correction changes.
 
-They stand in the page's order, and each names the differences, D1 to D33, that it belongs to.
+They stand in the page's order, and each names the differences, D1 to D34, that it belongs to.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
+from functools import partial
 
 from dnabook import summaries, tables
 from dnabook.figures import ARCHITECTURES, ATTACKS
@@ -29,26 +32,34 @@ RULES = {
 def loss_variants(variants: Record) -> str:
     """D2 to D5, D8 and D9 in "The correlation loss": pairs that differ in the variant of the loss alone.
 
-    A row an architecture and variant. Pairs in which a model collapsed are counted and left out of the means.
+    A row an architecture and variant. Pairs in which a model collapsed are counted and left out of the means;
+    where only two are left, both values stand in place of a mean.
     """
     kept, epsilon = summaries.healthy(variants), summaries.middle_epsilon(variants)
     config, attack = variants.config, {"attack": "pgd-linf", "epsilon": epsilon}
-    rows = []
+    rows, r2 = [], "predictability"
     for a, variant in itertools.product(config["architectures"], config["variants"]):
         where = {"architecture": a, "variant": variant}
         rows.append([
             ARCHITECTURES[a], variant, tables.collapsed(variants, **where),
-            percent(summaries.accuracy(kept, **where)),
-            *(plain(summaries.predictability(kept, source=s, **where)) for s in (1, 2)),
-            *(plain(summaries.predictability(kept, "live_units", source=s, **where), 0) for s in (1, 2)),
-            *(percent(summaries.transfer(kept, source=s, **attack, **where)) for s in (1, 2)),
+            _over_pairs(summaries.accuracy_by_seed(kept, **where), percent),
+            *(
+                _over_pairs(summaries.reading_by_seed(kept, r2, reading, source=s, **where), show)
+                for reading, show in (("heldout", plain), ("live_units", partial(plain, digits=0)))
+                for s in (1, 2)
+            ),
+            *(
+                _over_pairs(summaries.transfer_by_seed(kept, source=s, **attack, **where), percent)
+                for s in (1, 2)
+            ),
         ])  # fmt: skip
     header = ["pair", "variant", "collapsed", "accuracy", "R² 1 → 2", "R² 2 → 1", "live units 1",
               "live units 2", "transfer 1 → 2", "transfer 2 → 1"]  # fmt: skip
     return (
         table(header, rows, left=2)
         + f"\n\nHeld-out R², conditioned transfer of PGD-ℓ∞ at ε = {epsilon:.2f}. Means are over pairs in "
-        f"which both models learned; *collapsed* counts the others. {variants.caption()}."
+        "which both models learned; *collapsed* counts the others. Where two such pairs are left, both "
+        f"values stand, in the order of their seeds: an interval over two says little. {variants.caption()}."
     )
 
 
@@ -295,6 +306,15 @@ def free_distance(distance: Record) -> str:
 
 
 # --- Their parts ---------------------------------------------------------------------------------
+
+
+def _over_pairs(values: summaries.BySeed, show: Callable[[MeanInterval], str]) -> str:
+    """The mean over pairs with its interval; of two pairs both values, "13, 25 %", by seed."""
+    found = {seed: value for seed, value in sorted(values.items()) if not math.isnan(value)}
+    if len(found) != 2:
+        return show(over(found))
+    one, other = (show(mean_interval([value])) for value in found.values())
+    return f"{one.removesuffix(' %')}, {other}"
 
 
 def _quality(mnist: Record, arm: str, key: str, path: int) -> MeanInterval:
