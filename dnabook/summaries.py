@@ -498,15 +498,30 @@ def _status_row(name: str, scale: str) -> list[str]:
     whole = len(record.whole_seeds)
     wanted = max(whole, records.SEEDS[scale])
 
-    def each(key: str) -> str:
-        return ", ".join(sorted({str(run[key]) for run in runs}))
+    threads: dict[str, set[int]] = {}
+    for run in runs:
+        threads.setdefault(run["device"], set()).add(run["threads"])
+    devices = "; ".join(f"{device}, {_threads(counts)}" for device, counts in sorted(threads.items()))
+
+    def each(key: str, digits: int | None = None) -> str:
+        return ", ".join(sorted({run[key][:digits] for run in runs}))
 
     return [
         name, scale, str(len(runs)), f"{whole} of {wanted}", f"{record.seconds:,.0f}",
         f"{max(run['peak_memory_mib'] for run in runs):,} MiB",
-        f"{each('device')}, {each('threads')} threads",
-        each("data"), each("commit"), dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+        devices, each("data"), each("commit", 7),
+        " to ".join(map(_unbroken, dict.fromkeys((dates[0], dates[-1])))),
     ]  # fmt: skip
+
+
+def _threads(counts: set[int]) -> str:
+    """ "1 thread", "1 or 3 threads"."""
+    return f"{' or '.join(map(str, sorted(counts)))} thread{'s' * (counts != {1})}"
+
+
+def _unbroken(text: str) -> str:
+    """The text on one line of a table's cell."""
+    return f'<span style="white-space: nowrap">{text}</span>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1) -> str:

@@ -708,6 +708,33 @@ def test_the_status_table_counts_whole_seeds_of_those_a_scale_asks_for_or_of_mor
         assert f"| {told} |" in row
 
 
+def test_the_status_table_pairs_devices_with_threads_and_keeps_dates_whole(monkeypatch):
+    def run(device, threads, commit, date):
+        return {
+            "provenance": {
+                "device": device, "threads": threads, "commit": commit, "date": f"{date}T01:02:03+00:00",
+                "data": "c3f9adf9c66e", "peak_memory_mib": 1234, "seconds": 5.0,
+            }, "setting": {}, "seed": 0, "values": {},
+        }  # fmt: skip
+
+    def row(*runs):
+        record = records.Record("controls", "paper", {}, list(runs))
+        monkeypatch.setattr(records, "current", lambda *_: record)
+        monkeypatch.setattr(records.Record, "whole_seeds", (0,))
+        return summaries._status_row("controls", "paper")[-4:]
+
+    one, two = (f'<span style="white-space: nowrap">2026-11-{day}</span>' for day in (25, 27))
+    alone = row(run("CPU x86_64", 1, "028b89c9ce", "2026-11-25"))
+    assert alone == ["CPU x86_64, 1 thread", "c3f9adf9c66e", "028b89c", one]
+    assert row(
+        run("NVIDIA H100", 16, "e7c2c4b959", "2026-11-27"), run("NVIDIA H100", 4, "02e7e8e79b", "2026-11-25"),
+        run("CPU x86_64", 1, "02e7e8e79b", "2026-11-25"),
+    ) == [
+        "CPU x86_64, 1 thread; NVIDIA H100, 4 or 16 threads", "c3f9adf9c66e", "02e7e8e, e7c2c4b",
+        f"{one} to {two}",
+    ]  # fmt: skip
+
+
 # --- Every other rule, on records counted by hand --------------------------------------------------
 
 
