@@ -78,6 +78,8 @@ def test_the_build_loads_the_reader_of_docstrings_and_the_bibliography():
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     assert config["sphinx"]["local_extensions"]["docstrings"] == "book/_ext"
     assert config["bibtex_bibfiles"] == ["book/references.bib"]
+    # each text is the function's own docstring, as the page says: none of torch's, which are marked up
+    assert config["sphinx"]["config"]["autodoc_inherit_docstrings"] is False
 
 
 def test_the_api_page_lists_every_module_in_the_order_of_the_package():
