@@ -205,7 +205,7 @@ def learned(seeds=(0, 1, 2), accuracy=0.9):
             sources.append({**of, "accuracy": 0.8 + more, "gradient_cosine": i / 5 + more})
             for e in epsilons:
                 movement.append({**of, "map": NATURAL_MAP, "epsilon": e, "explains": e + i / 10 + more})
-                movement.append({**of, "map": OWN_MAP, "epsilon": e, "explains": 0.8 + i / 20 + more})
+                movement.append({**of, "map": OWN_MAP, "epsilon": e, "explains": 0.8 + i / 20 + more / 2.5})
                 fooled = {"source_fooled_clean": 100, "signs_clean": 20}
                 both = 20 + 10 * i + 5 * j + round(10 * e) + seed - 1
                 transfer.append({**of, "epsilon": e, **fooled, "both_fooled_clean": both})
@@ -234,12 +234,12 @@ def test_each_age_and_head_has_a_row_with_all_that_may_rise_and_transfer_beyond_
         "80 ± 0 %", "0.70 ± 0.00", "0.20 ± 0.00", "0.80 ± 0.00", "0.00 ± 0.00", "1 ± 2", "2 ± 2",
     ]  # fmt: skip
     assert found["20 epochs, a hidden layer"] == [
-        "85 ± 0 %", "0.90 ± 0.00", "0.45 ± 0.00", "0.95 ± 0.00", "0.45 ± 0.00", "26 ± 2", "27 ± 2",
+        "85 ± 0 %", "0.90 ± 0.00", "0.45 ± 0.00", "0.92 ± 0.00", "0.45 ± 0.00", "26 ± 2", "27 ± 2",
     ]  # fmt: skip
     assert len(found) == 1 + 3 * 2 and "PGD-40 on 250 images · CPU · 2026-01-02. Over these rows" in text
     assert text.endswith(  # R² is the same for both heads of an age: three pairs of ties among six ranks
         "at ε = 0.20 have a rank correlation of 0.96 ± 0.00 with R², of 1.00 ± 0.00 with the movement "
-        "explained, of 1.00 ± 0.00 with the cosine."
+        "explained, of 1.00 ± 0.00 with what a map of its own explains, of 1.00 ± 0.00 with the cosine."
     )
     collapsed = rows(tables.learned(learned(accuracy=0.2)))
     assert set(collapsed["0.1 epochs, its own head"]) == {"no value"}

@@ -146,16 +146,17 @@ def learned(record: Record) -> str:
         readings = {
             "R²": summaries.reading_by_seed(kept, "relation", "heldout", epochs=epochs),
             "the movement explained": summaries.reading_by_seed(kept, "movement", "explains", **moved),
+            "what a map of its own explains": summaries.reading_by_seed(
+                kept, "movement", "explains", **{**moved, "map": OWN_MAP}
+            ),
             "the cosine": summaries.reading_by_seed(kept, "sources", "gradient_cosine", **where),
         }
         for name, values in readings.items():
             cells.setdefault(name, []).append((values, beyond[-1]))
-        own = summaries.reading_by_seed(kept, "movement", "explains", **{**moved, "map": OWN_MAP})
-        r2, natural, cosine = (plain(over(values)) for values in readings.values())
+        shown = (plain(over(values)) for values in readings.values())
         rows.append([
             f"{epochs:g} epoch{'s' * (epochs != 1)}, {figures.HEADS[head]}", percent(over(read)),
-            r2, natural, plain(over(own)), cosine,
-            *(summaries.points(over(each)) for each in beyond),
+            *shown, *(summaries.points(over(each)) for each in beyond),
         ])  # fmt: skip
     header = [
         "attacked", "it reads", "R², held out", f"movement explained, ε = {strong:.2f}",
