@@ -355,9 +355,9 @@ def test_each_arm_has_a_row_with_its_relation_and_its_transfer():
         "transfer, ε = 0.05", "transfer, ε = 0.20", "points beyond signs, ε = 0.20",
     ]  # fmt: skip
     assert found["gradients at right angles"] == [
-        "0.90 ± 0.00", "0.70 ± 0.00", "−0.10 ± 0.00", "0.10 ± 0.00", "15 ± 2 %", "30 ± 2 %", "25 ± 2"
+        "0.900 ± 0.000", "0.70 ± 0.00", "−0.10 ± 0.00", "0.10 ± 0.00", "15 ± 2 %", "30 ± 2 %", "25 ± 2"
     ]  # fmt: skip
-    assert found["features decorrelated"][0] == "0.70 ± 0.00" and len(found) == 1 + 3
+    assert found["features decorrelated"][0] == "0.700 ± 0.000" and len(found) == 1 + 3
     assert "In 0 of 3 seeds a model collapsed. smoke scale · 3 seeds" in text
     lost = tables.features_or_gradients(moved(accuracy=0.2))
     assert "In 3 of 3 seeds" in lost and "no value" in rows(lost)["regular"][0]
@@ -367,13 +367,13 @@ def test_arms_are_compared_seed_by_seed_with_those_that_differ_in_one_thing():
     found = rows(tables.features_or_gradients_compared(moved()))
     assert found["change"][-3:] == ["transfer, ε = 0.05", "transfer, ε = 0.20", "beyond signs, ε = 0.20"]
     assert found["gradients at right angles, against regular"] == [
-        "0.00 ± 0.00", "0.00 ± 0.00", "−0.30 ± 0.00", "−0.30 ± 0.00", "−30 ± 0", "−30 ± 0", "−30 ± 0"
+        "0.000 ± 0.000", "0.00 ± 0.00", "−0.30 ± 0.00", "−0.30 ± 0.00", "−30 ± 0", "−30 ± 0", "−30 ± 0"
     ]  # fmt: skip
-    assert found["features decorrelated, against regular"][:2] == ["−0.20 ± 0.00", "−0.20 ± 0.00"]
+    assert found["features decorrelated, against regular"][:2] == ["−0.200 ± 0.000", "−0.20 ± 0.00"]
     assert len(found) == 1 + 2  # the fourth arm is not recorded here
     found = rows(tables.features_or_gradients_compared(moved(held=True)))
     held = found["features decorrelated, gradients held, against features decorrelated"]
-    assert (held[0], held[3], held[-1]) == ("0.00 ± 0.00", "0.10 ± 0.00", "5 ± 0") and len(found) == 1 + 4
+    assert (held[0], held[3], held[-1]) == ("0.000 ± 0.000", "0.10 ± 0.00", "5 ± 0") and len(found) == 1 + 4
 
 
 def test_what_each_arm_loses_with_strangers_is_taken_from_what_it_loses_within():

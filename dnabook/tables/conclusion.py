@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dnabook import summaries
@@ -198,7 +198,7 @@ def features_or_gradients(record: Record) -> str:
     kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
     for arm in record.config["arms"]:
         relation, rates, beyond = _within(kept, arm)
-        shown = *map(plain, map(summaries.over, relation)), *map(percent, map(summaries.over, rates))
+        shown = *_readings(map(summaries.over, relation)), *map(percent, map(summaries.over, rates))
         rows.append([HELD[arm][0], *shown, points(summaries.over(beyond))])
     header = [
         "trained", "R², held out", f"movement explained, ε = {epsilons[-1]:.2f}", "by the natural map",
@@ -232,12 +232,18 @@ def features_or_gradients_compared(record: Record) -> str:
         (relation, rates, beyond), (before, usual, signs) = (_within(kept, arm) for arm in (new, old))
         moved = (summaries.difference(*both) for both in zip(relation, before, strict=True))
         shifted = map(summaries.difference, [*rates, beyond], [*usual, signs])
-        rows.append([f"{HELD[new][0]}, against {HELD[old][0]}", *map(plain, moved), *map(points, shifted)])
+        rows.append([f"{HELD[new][0]}, against {HELD[old][0]}", *_readings(moved), *map(points, shifted)])
     header = [
         "change", "R²", "movement explained", "by the natural map", "cosine",
         *(f"transfer, ε = {e:.2f}" for e in epsilons), f"beyond signs, ε = {epsilons[-1]:.2f}",
     ]  # fmt: skip
     return f"{table(header, rows)}\n\nSeed by seed; transfer in points."
+
+
+def _readings(means: Iterable[MeanInterval]) -> list[str]:
+    """R² with three decimals, as a few thousandths are a good part of what is unexplained; then two."""
+    r2, *others = means
+    return [plain(r2, 3), *map(plain, others)]
 
 
 def _within(record: Record, arm: str) -> tuple[list[BySeed], list[BySeed], BySeed]:
