@@ -102,8 +102,8 @@ def test_the_floor_decides_no_verdict(monkeypatch):
 def test_c1_would_be_judged_alike_as_figure_1_s_legend_counts():
     says(
         SCORES,
-        "the interval at paper scale excludes zero at three ε of four, and among pushed pairs alone, which are "
-        "what the paper has, at one; the verdict would be the same, by that one",
+        "the interval at paper scale excludes zero at three ε of four, and among pushed pairs alone, which "
+        "are what the paper has, at one; the verdict would be the same, by that one",
     )
     record = committed("parameter_distance", "paper")
     pushed = [trial for trial in record.trials if trial["setting"]["target_distance"] is not None]
@@ -195,8 +195,8 @@ def test_cnns_with_the_corrected_loss_read_fewer_attacked_digits_themselves():
 def test_rules_that_changed_after_records_existed_changed_these_verdicts():
     says(
         SCORES,
-        "At paper scale this changed the verdicts of C6e, C9a, C10b, C11, C12a, C12b and C15, at laptop scale "
-        "that of C3",
+        "At paper scale this changed the verdicts of C6e, C9a, C10b, C11, C12a, C12b and C15, at laptop "
+        "scale that of C3",
     )
     where = {"rule": "exactly_one"}
     for id, objective, now in (("C12a", "printed", DIRECTION), ("C12b", "corrected", NOT)):
