@@ -83,36 +83,49 @@ def test_the_first_paragraph_has_the_seeds_the_leads_and_their_parts():
     assert abs(strongest(DNA, LESS, "pgd", 2).mean) < FEW
 
 
-def test_at_the_largest_epsilon_the_strongest_pgd_leaves_the_dna_fewer():
-    says(PAGE, "At 8/255 the DNA then saves fewer than the plain autoencoder, but the DNA meets two attacks")
-    change = strongest(DNA, PLAIN, "pgd", 8)
-    assert change.mean < 0 and excludes_zero(change)
-    assert len(paper(RECORD).config["objectives"]) == 2
+def test_the_leads_at_2_and_4_255_cannot_come_of_the_fault_and_at_8_255_it_is_most_of_what_is_left():
+    says(
+        PAGE,
+        "At 2/255 and 4/255 the leads are too large to come of that; at 8/255 hardly anything else is left, "
+        "and the claims that ask for every ε are open",
+    )
+    for step in (2, 4):
+        assert lead(DNA, PLAIN, "pgd", step).mean > 2 * spared(DNA)
+    assert share(LESS, "pgd", 8, objective="corrected") < 0.15 * spared(LESS)
+    assert {verdict(id) for id in ("C10d", "C10e", "C11b")} == {claims.OPEN}
+
+
+def spared(arm):
+    """The share of images that the fault may have spared at most: those of which all paths are left."""
+    return share(arm, "pgd", 8, rule="both")
 
 
 # --- The recorded result: Figure 8 ---------------------------------------------------------------
 
 
-def test_under_pgd_at_8_255_the_dna_does_not_save_more_than_a_doubtful_baseline():
-    fewer = lead(DNA, PLAIN, "pgd", 8)
-    kept, both = share(LESS, "pgd", 8), share(LESS, "pgd", 8, rule="both")
+def test_the_fault_is_bounded_by_what_is_left_at_8_255():
     left = share(LESS, "pgd", 8, objective="corrected")
     says(
         PAGE,
-        f"as printed {number(fewer.n)} seeds cannot tell the two apart, and under the strongest attack it "
-        "saves fewer",
-        f"the plain autoencoder still reads {whole(share(PLAIN, 'pgd', 8))} %, where the paper has almost",
-        f"under PGD as printed the DNA with $\\lambda = 0$ keeps {whole(kept)} % at 8/255, nearly all with "
-        f"both paths right, and under the attack on the smaller loss the same networks keep {whole(left)} %",
-        "decides the claim C10d",
+        f"under PGD as printed {whole(spared(PLAIN))} % for the plain autoencoder, where the paper has "
+        f"almost nothing, and {whole(spared(DNA))} % for both paths of the DNA. With $\\lambda = 0$ both paths keep "
+        f"{whole(spared(LESS))} % there as printed, and {whole(left)} % under the attack on the smaller loss",
+        "The claims that ask for every ε (C10d, C10e and C11b) are open, and C13 with them",
+        "most of which were not kept",
     )
-    assert fewer.mean <= 0 and not excludes_zero(fewer)
-    change = strongest(DNA, PLAIN, "pgd", 8)
-    assert change.mean < 0 and excludes_zero(change)
-    assert both > 0.9 * kept
-    cells = (lead(DNA, PLAIN, attack, step) for attack, step in product(("fgsm", "pgd"), (2, 4, 8)))
-    assert sum(claims.verdict(cell) != claims.REPRODUCED for cell in cells) == 1
-    judged_alike("C10d", "not reproduced")
+    old = {row["objective"] for row in paper(RECORD).rows("attacked", arm=PLAIN)}
+    assert old == {"printed", "strongest"}, "the record was made anew: chapter 7 has to be written anew"
+    for id in ("C10d", "C10e", "C11b", "C13"):
+        judged_alike(id, claims.OPEN)
+
+
+def test_what_the_fault_leaves_of_the_leads():
+    first, second = (whole(lead(DNA, PLAIN, "pgd", step)) for step in (2, 4))
+    says(
+        PAGE,
+        f"Under PGD as printed the DNA leads by {first} points at 2/255 and by {second} at 4/255. The fault "
+        f"cannot have added more than the {whole(spared(DNA))} points to these",
+    )
 
 
 def test_against_no_loss_as_printed_about_half_of_the_lead_at_2_255_is_the_loss_s():
@@ -120,8 +133,7 @@ def test_against_no_loss_as_printed_about_half_of_the_lead_at_2_255_is_the_loss_
         PAGE,
         "whose two codes predict each other almost perfectly, has on average about half of the DNA's lead at "
         "2/255. The other half is the loss's: under FGSM and under PGD the interval of the difference "
-        "excludes zero at 2/255 and 4/255. At 8/255 it contains zero, and under PGD the DNA is on average "
-        "even below. (The claim that the loss is the reason asks for every ε, so it does not hold.)",
+        "excludes zero at 2/255 and 4/255.",
     )
     for part in (0, 1):
         assert summaries.over(summaries.quality_by_seed(paper(RECORD), "heldout", part, arm=LESS)).mean > 0.95
@@ -130,9 +142,6 @@ def test_against_no_loss_as_printed_about_half_of_the_lead_at_2_255_is_the_loss_
         for step in (2, 4):
             gain = lead(DNA, LESS, attack, step)
             assert gain.mean > 0 and excludes_zero(gain)
-        assert not excludes_zero(lead(DNA, LESS, attack, 8))
-    assert lead(DNA, LESS, "pgd", 8).mean < 0
-    judged_alike("C10e", "does not hold")
 
 
 def test_against_no_loss_under_the_strongest_attack_pgd_sees_no_gain_and_fgsm_some_points():
@@ -153,13 +162,10 @@ def test_single_paths_read_fewer_clean_images_and_are_not_the_autoencoder_s_equa
     says(
         PAGE,
         f"On clean images they read about {in_words(single_path())} in a hundred fewer than the plain "
-        f"autoencoder, under the attacks as printed up to {in_words(most)} more at 2/255 and 4/255, and "
-        f"under PGD at 8/255 {in_words(single_path('pgd', 8))} fewer",
-        "They are not the autoencoder's equal at every ε (C11b)",
+        f"autoencoder, under the attacks as printed up to {in_words(most)} more at 2/255 and 4/255.",
     )
-    assert single_path().mean < 0 and single_path("pgd", 8).mean < 0
+    assert single_path().mean < 0
     assert all(single_path(*each).mean > 0 for each in product(("fgsm", "pgd"), (2, 4)))
-    judged_alike("C11b", "not reproduced")
 
 
 def test_with_the_loss_exactly_one_path_is_right_about_twice_as_often():
@@ -190,7 +196,8 @@ def test_the_order_agrees_with_the_paper_s_and_the_leads_are_larger_or_smaller()
     first, second, last = map(whole, leads)
     says(
         PAGE,
-        "the order of the DNA and the plain autoencoder by the either rule as printed: under FGSM at every "
+        "The levels on clean images agree, and so does the order of the DNA and the plain autoencoder by the "
+        "either rule as printed: under FGSM at every "
         "ε, and under PGD at 2/255 and 4/255",
         "Under PGD at these two the lead is larger than the paper's, under FGSM smaller at every ε: about "
         f"{first}, {second} and {last} points at rising ε",
@@ -256,7 +263,8 @@ def test_a_share_of_the_attacked_images_is_known_to_one_or_two_points():
 
 def test_the_attack_takes_forty_steps():
     assert paper(RECORD).config["steps"] == 40
-    says(PAGE, "Forty steps from one random start")
+    says(PAGE, "Forty steps of 2.5 ε / 40 from one random start")
+    assert paper(RECORD).config["step_size"] is None  # 2.5 ε / steps
 
 
 # --- Summary -------------------------------------------------------------------------------------
@@ -265,7 +273,8 @@ def test_the_attack_takes_forty_steps():
 def test_the_summary_says_where_more_images_are_saved():
     says(
         PAGE,
-        "as in the paper's Figure 8: under FGSM, and under PGD at 2/255 and 4/255; not under PGD at 8/255",
+        "as in the paper's Figure 8, under FGSM and under PGD at 2/255 and 4/255. Of PGD at 8/255 this "
+        "record says nothing",
     )
     cells = {(a, s): lead(DNA, PLAIN, a, s) for a, s in product(("fgsm", "pgd"), (2, 4, 8))}
     assert [cell for cell, gain in cells.items() if not gain.mean > 0] == [("pgd", 8)]
@@ -276,7 +285,8 @@ def test_the_summary_says_how_much_of_the_gain_needs_no_loss():
         PAGE,
         "has about half of that gain as printed at 2/255; the rest is the loss's, by an interval that "
         "excludes zero there and at 4/255",
-        "Under the strongest PGD it saves as many, and at 2/255 a quarter of the gain is left to both",
+        "Under the strongest PGD a DNA without the loss saves as many as one with it, and at 2/255 a quarter "
+        "of the gain is left to both",
     )
     printed = lead(DNA, PLAIN, "pgd", 2).mean
     for attack, step in product(("fgsm", "pgd"), (2, 4)):

@@ -81,7 +81,7 @@ def test_each_arm_has_its_column_and_each_measure_its_row():
     found = rows(text)
     assert found == {
         "measure": ["autoencoder", "DNA"],
-        "squared error": ["0.0030 ± 0.0000", "0.0050 ± 0.0000"],
+        "squared error, pixels in [0, 1]": ["0.0030 ± 0.0000", "0.0050 ± 0.0000"],
         "R² 1 → 2": ["–", "−0.05 ± 0.00"],
         "R² 2 → 1": ["–", "0.15 ± 0.00"],
         "clean, either": ["60 ± 0 %", "80 ± 0 %"],
@@ -89,9 +89,9 @@ def test_each_arm_has_its_column_and_each_measure_its_row():
         "clean, exactly one path": ["–", "5 ± 0 %"],
         "PGD printed 2/255": ["30 ± 0 %", "50 ± 0 %"],
         "PGD printed 8/255": ["10 ± 0 %", "30 ± 0 %"],
-        "strongest 2/255": ["30 ± 0 %", "30 ± 0 %"],
-        "strongest 8/255": ["10 ± 0 %", "10 ± 0 %"],
-        "strongest 2/255, mean probability": ["30 ± 0 %", "21 ± 0 %"],
+        "PGD strongest 2/255": ["30 ± 0 %", "30 ± 0 %"],
+        "PGD strongest 8/255": ["10 ± 0 %", "10 ± 0 %"],
+        "PGD strongest 2/255, mean probability": ["30 ± 0 %", "21 ± 0 %"],
     }
     assert text.endswith(f"|\n\n{record.caption()}.")
 

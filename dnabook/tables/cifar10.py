@@ -33,7 +33,7 @@ def arms(record: Record) -> str:
     """
     names = record.config["arms"]
     readings = _readings(record)
-    what = ("squared error", "R² 1 → 2", "R² 2 → 1")
+    what = ("squared error, pixels in [0, 1]", "R² 1 → 2", "R² 2 → 1")
     rows = [
         *zip(what, *(quality(record, arm) for arm in names), strict=True),
         *([label, *(_read(record, arm, where) for arm in names)] for label, where in readings.items()),
@@ -53,8 +53,8 @@ def _readings(record: Record) -> dict[str, dict[str, Any]]:
         "clean, mean probability": label_free,
         "clean, exactly one path": {"rule": "exactly_one"},
         **{f"{attack.upper()} printed {step}/255": where for step, where in printed.items()},
-        **{f"strongest {step}/255": where for step, where in strongest.items()},
-        f"strongest {steps[0]}/255, mean probability": {**strongest[steps[0]], **label_free},
+        **{f"{attack.upper()} strongest {step}/255": where for step, where in strongest.items()},
+        f"{attack.upper()} strongest {steps[0]}/255, mean probability": {**strongest[steps[0]], **label_free},
     }
 
 
