@@ -210,7 +210,7 @@ def test_the_finding_counts_the_pairs_that_did_not_survive(committed, monkeypatc
     later, _ = summaries.collapsed(features, architecture="cnn", arm="decorrelated_late")
     line = next(line for line in findings.lines().split("\n") if "**Breaking it.**" in line)
     assert f"leaves {lost} of {of} CNN pairs" in line and "laptop scale" in line
-    assert f"Switched on late it does so to {later}, and lowers predictability" in line
+    assert f"Switched on late it does so to {later or 'none'}, and lowers R²" in line
 
 
 @pytest.mark.parametrize("reading, much", [(60, "Most"), (68, "Part")])

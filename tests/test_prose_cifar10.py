@@ -109,8 +109,8 @@ def test_the_fault_is_bounded_by_what_is_left_at_8_255():
         PAGE,
         f"under PGD as printed {whole(spared(PLAIN))} % for the plain autoencoder, where the paper has "
         f"almost nothing, and {whole(spared(DNA))} % for both paths of the DNA.",
-        f"With $\\lambda = 0$ both paths keep {whole(spared(LESS))} % there as printed, and {whole(left)} % under "
-        "the attack on the smaller loss",
+        f"With $\\lambda = 0$ both paths keep {whole(spared(LESS))} % there as printed, and {whole(left)} % "
+        "under the attack on the smaller loss",
         "The claims that ask for every ε (C10d, C10e and C11b) are open, and C13 with them",
         "most of which were not kept",
     )
