@@ -343,7 +343,7 @@ def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure
     """Figures 6, 8 and 10: share of images read correctly against ε, one panel an attack, clean at ε = 0.
 
     Mean over seeds and, from three on, its interval. An arm looks the same in every figure (`AUTOENCODERS`);
-    its further curves, by another rule or under another objective, take looks that are still free.
+    its further curves, by another rule or under another objective, keep its colour and are broken and open.
     """
     attacks = record.config["attacks"]
     photographs = "epsilons_255" in record.config
@@ -351,7 +351,7 @@ def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure
     figure, (axes,) = _figure(1, len(attacks), (4.4 * len(attacks), 3.7), sharey=True)
     looks = _looks([curve.arm for curve in curves])
     for axis, attack in zip(axes, attacks, strict=True):
-        for i, (curve, (colour, marker)) in enumerate(zip(curves, looks, strict=True)):
+        for i, (curve, look) in enumerate(zip(curves, looks, strict=True)):
             where = curve._asdict()
             label = where.pop("label")
             points = [summaries.reconstruction(record, **where)]
@@ -362,7 +362,7 @@ def reconstruction(record: Record, curves: Sequence[Curve] = FIGURE_6) -> Figure
             x = np.array([0.0, *steps]) + shift
             heights, errors = [p.mean for p in points], [_bar(p) for p in points]
             name = label if axis is axes[0] else None
-            axis.errorbar(x, heights, errors, color=colour, marker=marker, capsize=3, lw=1.3, label=name)
+            axis.errorbar(x, heights, errors, **look, capsize=3, lw=1.3, label=name)
         axis.set(title=attack.upper(), xticks=[0, *steps], ylim=(0, 1.02))
         axis.set(xlabel="ε, in 255ths" if photographs else "ε")
     axes[0].set(ylabel="images read correctly")
@@ -375,14 +375,26 @@ def _each(things: Iterable[Any]) -> Iterator[tuple[Any, tuple[str, str]]]:
     yield from zip(things, itertools.cycle(SERIES), strict=False)
 
 
-def _looks(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Colour and marker of each curve: its arm's own the first time, then one that no arm here owns."""
-    owned = {AUTOENCODERS.get(arm) for arm in arms}
-    free = itertools.cycle([look for look in SERIES if look not in owned] or SERIES)
-    looks: list[tuple[str, str]] = []
+FURTHER = (("--", None), (":", "<"), ("-.", ">"))  # line and marker of an arm's next curves; None: its own
+
+
+def _looks(arms: Sequence[str]) -> list[dict[str, Any]]:
+    """How each curve is drawn: with its arm's own look the first time, then broken and open in its colour.
+
+    An arm that `AUTOENCODERS` lacks takes a look of `SERIES` that no arm here owns. From the fifth curve in
+    one colour on looks begin again.
+    """
+    known = {AUTOENCODERS[arm] for arm in arms if arm in AUTOENCODERS}
+    free = itertools.cycle([look for look in SERIES if look not in known] or SERIES)
+    own = {arm: AUTOENCODERS[arm] if arm in AUTOENCODERS else next(free) for arm in dict.fromkeys(arms)}
+    further = {look: itertools.cycle((None, *FURTHER)) for look in own.values()}
+    looks = []
     for arm in arms:
-        own = AUTOENCODERS.get(arm)
-        looks.append(own if own and own not in looks else next(free))
+        (colour, marker), broken = own[arm], next(further[own[arm]])
+        look = {"color": colour, "marker": marker}
+        if broken:
+            look |= {"ls": broken[0], "marker": broken[1] or marker, "mfc": "white"}
+        looks.append(look)
     return looks
 
 

@@ -124,11 +124,16 @@ def test_an_autoencoder_looks_the_same_in_every_figure(autoencoder_record, curve
         autoencoder_record, [figures.Curve(f"{arm} {rule}", arm, rule) for arm, rule in curves]
     )
     lines = [container.lines[0] for container in figure.axes[0].containers]
-    looks = [(line.get_color(), line.get_marker()) for line in lines]
+    looks = [
+        (line.get_color(), line.get_linestyle(), line.get_marker(), line.get_markerfacecolor() == "white")
+        for line in lines
+    ]
     arms = [arm for arm, _ in curves]
-    assert looks[arms.index("dna")] == ("#0072B2", "o")
-    assert looks[arms.index("autoencoder")] == ("0.35", "P")
-    assert len(set(looks)) == len(looks)
+    assert looks[arms.index("dna")] == ("#0072B2", "-", "o", False)
+    assert looks[arms.index("autoencoder")] == ("0.35", "-", "P", False)
+    assert {look[0] for look, arm in zip(looks, arms, strict=True) if arm == "dna"} == {"#0072B2"}
+    further = [look for i, (look, arm) in enumerate(zip(looks, arms, strict=True)) if i != arms.index(arm)]
+    assert [look[1:] for look in further] == [("--", "o", True), (":", "<", True)][: len(further)]
 
 
 def test_one_network_under_two_names_has_one_look_and_others_of_a_chapter_have_their_own():
@@ -169,7 +174,7 @@ def test_more_series_than_looks_are_all_drawn():
     series = {f"series {i}": [i, i + 1] for i in range(8)}
     assert len(figures.lines([1, 2], series, xlabel="x", ylabel="y").axes[0].lines) == 8
     arms = [f"arm {i}" for i in range(8)]
-    assert len(figures._looks(arms)) == 8
+    assert len({tuple(look.items()) for look in figures._looks(arms)}) == 8
 
 
 def test_predictability_draws_each_pair_in_both_directions_and_leaves_collapsed_ones_out_of_the_mean():
