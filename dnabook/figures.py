@@ -544,7 +544,7 @@ def capacity(record: Record) -> Figure:
     kept, widths, epsilon = summaries.healthy(record), record.config["widths"], record.config["epsilons"][-1]
     figure, axes = _figure(2, 2, (8.6, 5.6), sharex=True)
     axes = list(axes.flat)
-    drawn: list[float] = []  # of R²
+    drawn: list[float] = []  # of R²: its seeds, and the ends of its intervals
     for architecture in record.config["architectures"]:
         label, colour, marker = KINDS[architecture]
         for axis, of in (
@@ -564,6 +564,9 @@ def capacity(record: Record) -> Figure:
             axis.errorbar(widths, heights, errors, color=colour, marker=marker, capsize=3, label=label)
             if axis is axes[0]:
                 drawn += [value for each in found for value in each.values()]
+                bars = [(y, bar) for y, bar in zip(heights, errors, strict=True) if not math.isnan(bar)]
+                ends = [(y - bar, min(y + bar, 0.998)) for y, bar in bars]  # the axis ends below 1
+                drawn += itertools.chain(*ends)
     axes[0].set(title="R² of a linear map", xscale="log")
     if drawn:
         _logarithmic_in_the_rest(axes[0], "y", FORETOLD_BY["heldout"][1], drawn)

@@ -168,3 +168,18 @@ def test_the_figure_has_a_line_for_each_network_and_seed_and_bold_ones_for_the_m
     low, middle, high = (first.transform((1, r2))[1] for r2 in (0.8, 0.9, 0.95))
     assert middle - low == pytest.approx(high - middle)
     assert figure._supxlabel.get_text().replace("\n", " ") == record.caption()
+
+
+@pytest.mark.parametrize("spread", [0.025, 0.05])
+def test_no_seed_and_no_end_of_an_interval_lies_outside_the_axis_of_r_squared_unless_it_passes_one(spread):
+    """Three seeds, `spread` apart: t(2) / √3 = 2.48 of it to either side of the mean, at 0.05 above 1."""
+    record = recorded()
+    for trial in record.trials:
+        for row in trial["values"]["relation"]:
+            row["heldout"] = 0.9 + (trial["seed"] - 1) * spread
+    axis = figures.capacity(record).axes[0]
+    low, high = axis.get_ylim()
+    ends = [y for bar in axis.containers for part in bar[2] for y in part.get_segments()[0][:, 1]]
+    assert len(ends) == 4 and min(ends) == pytest.approx(0.9 - 2.484 * spread, abs=1e-3)
+    assert all(low < y < min(high, 1) for line in axis.lines for y in line.get_ydata() if line.get_alpha())
+    assert low < min(ends) and high < 1 and (max(ends) < high or max(ends) > 1)
