@@ -488,8 +488,8 @@ KINDS = {  # of `architectures`: label, colour, marker
     "vit": ("transformer", *SERIES[2]),
 }
 FORETOLD_BY = {  # panels: a reading, its name, ticks of an axis that is logarithmic in what is unexplained
-    "heldout": ("R² of a linear map", (0.5, 0.8, 0.9, 0.95, 0.98)),
-    "nonlinear": ("R² of a kernel regression", (0.5, 0.8, 0.9, 0.95, 0.98)),
+    "heldout": ("R² from the attacked network to the reader", (0.5, 0.8, 0.9, 0.95, 0.98)),
+    summaries.BACK: ("R² from the reader to the attacked network", (0.5, 0.8, 0.9, 0.95, 0.98)),
     NATURAL_MAP: ("movement that a linear map of natural features explains", (-8, -4, -1, 0, 0.5, 0.8, 0.9)),
     "gradient_cosine": ("cosine of the input gradients", None),
 }
@@ -498,7 +498,7 @@ FORETOLD_BY = {  # panels: a reading, its name, ticks of an axis that is logarit
 def architectures(record: Record) -> Figure:
     """What transfers between kinds of network, beyond random signs, against what may foretell it.
 
-    Panels: held-out R² of the features, linear and by a kernel; how much of the movement under FGSM a map
+    Panels: held-out R² of the features, in either direction; how much of the movement under FGSM a map
     between natural features explains; the cosine of the input gradients. The marker says who is attacked and
     the colour who reads; it is filled within a kind. Faint points are seeds, bold ones their means.
     Everything is at the largest ε.

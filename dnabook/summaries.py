@@ -369,9 +369,11 @@ def rank_correlation_by_seed(cells: Iterable[tuple[BySeed, BySeed]]) -> BySeed:
 
 # --- Across architectures ------------------------------------------------------------------------
 
-FORETELLERS = {  # of `architectures`: a reading from the attacked network to the reader, and what it is
-    "heldout": "R² of the features, held out",
-    "nonlinear": "R² of a kernel regression, held out",
+BACK = "heldout back"  # R² of the attacked network's features from the reader's
+FORETELLERS = {  # of `architectures`: a reading, all but one from the attacked network to the reader
+    "heldout": "R² of the features, attacked → reads",
+    BACK: "R² of the features, reads → attacked",
+    "nonlinear": "R² of a kernel regression, attacked → reads",
     "cka": "centred kernel alignment (CKA)",
     NATURAL_MAP: "movement that a linear map of natural features explains",
     OWN_MAP: "movement that a linear map of movements explains",
@@ -384,6 +386,8 @@ def foretold_by_seed(record: Record, reading: str, epsilon: float, **where: Any)
 
     Of `capacity`: one of `WIDENED`, of the pairs of an `architecture` and a `width`.
     """
+    if reading == BACK:
+        return reading_by_seed(record, "relation", "heldout", **_turned(where))
     if reading in (NATURAL_MAP, OWN_MAP):
         return reading_by_seed(record, "movement", "explains", map=reading, epsilon=epsilon, **where)
     return reading_by_seed(record, "relation", reading, **where)

@@ -504,6 +504,22 @@ def test_a_perfect_order_foretells_by_one_a_reversed_one_by_minus_one_within_eac
     assert found(OWN_MAP, 0.1) == [1, 1] and found(OWN_MAP, 0.2) == [-1, -1]
 
 
+def test_r_squared_from_the_reader_is_that_of_the_cell_turned_round():
+    """Transfer of aa, ab, ba, bb is 1 2 3 4. R² is 1 3 2 4: 0.8; turned, 1 2 3 4. Between kinds −1 and 1."""
+
+    def told(cell, seed):
+        return {"heldout": {2: 3, 3: 2}.get(CELLS[cell], CELLS[cell])}
+
+    record = between_kinds(told, lambda cell, e, seed: CELLS[cell], seeds=(4,))
+    cell = {"source_arm": "a", "target_arm": "b"}
+    assert summaries.foretold_by_seed(record, "heldout", 0.1, **cell) == {4: pytest.approx(3)}
+    assert summaries.foretold_by_seed(record, summaries.BACK, 0.1, **cell) == {4: pytest.approx(2)}
+    for within, there, back in ((True, 0.8, 1), (False, -1, 1)):
+        for reading, rho in (("heldout", there), (summaries.BACK, back)):
+            found = summaries.foretelling_by_seed(record, reading, 0.1, within=within)
+            assert found == {4: pytest.approx(rho)}
+
+
 def test_between_kinds_alone_the_cells_within_one_do_not_count():
     """Over all cells the ranks 4 2 3 1: 1 − 6·18/60 = −0.8; of ab and ba, 2 and 3, the order is right."""
     record = between_kinds(

@@ -147,6 +147,7 @@ def test_each_reading_has_its_rank_correlation_at_each_epsilon_over_all_cells_an
     last: 1 − 6·2·64/720 = −0.07; column by column four cells are 2 and two are 4 away: 1 − 6·48/720 = 0.6.
     Between kinds are the cells 2 3 4 6 7 8, whose order no exchange changes; column by column 4 7 2 8 3 6,
     the ranks 3 5 1 6 2 4: 1 − 6·(4 + 9 + 4 + 4 + 9 + 4)/210 = 0.03.
+    R² from the reader falls column by column.
     """
     found = cells(tables.foretelling(recorded()))
     assert found[0] == [
@@ -154,8 +155,9 @@ def test_each_reading_has_its_rank_correlation_at_each_epsilon_over_all_cells_an
         "between kinds, ε = 0.05", "between kinds, ε = 0.10",
     ]  # fmt: skip
     assert [[each.removesuffix(" ± 0.00") for each in row] for row in found[1:]] == [
-        ["R² of the features, held out", "−1.00", "−1.00", "−1.00", "−1.00"],
-        ["R² of a kernel regression, held out", "1.00", "1.00", "1.00", "1.00"],
+        ["R² of the features, attacked → reads", "−1.00", "−1.00", "−1.00", "−1.00"],
+        ["R² of the features, reads → attacked", "−0.60", "−0.60", "−0.03", "−0.03"],
+        ["R² of a kernel regression, attacked → reads", "1.00", "1.00", "1.00", "1.00"],
         ["centred kernel alignment (CKA)", "−0.07", "−0.07", "1.00", "1.00"],
         ["movement that a linear map of natural features explains", "1.00", "−1.00", "1.00", "−1.00"],
         ["movement that a linear map of movements explains", "−0.98", "0.98", "−1.00", "1.00"],
@@ -166,17 +168,28 @@ def test_each_reading_has_its_rank_correlation_at_each_epsilon_over_all_cells_an
 
 
 def higher(record):
-    """What the text below the table says: by how much two readings' ρ lies above that of R², at each ε."""
-    (sentence,) = re.findall(r"higher than that of R² by: (.*?)\. ", tables.foretelling(record))
+    """What the text below the table says: by how much two readings' ρ lies above that of R², at each ε.
+
+    Then by how much that of the movement explained lies above that of R² from the reader.
+    """
+    text = tables.foretelling(record)
+    (sentence,) = re.findall(
+        r"higher than that of R² from the attacked network to the reader by: (.*?)\. ", text
+    )
+    (turned,) = re.findall(r"higher than that of R² the other way round by: (.*?)\. ", text)
     kernel, movement = sentence.split("; ")
     assert kernel.startswith("that of the kernel regression ")
     assert movement.startswith("that of the movement explained ")
-    return [re.findall(r"\*\*(.*?)\*\*", each) for each in (kernel, movement)]
+    assert turned.startswith("that of the movement explained ")
+    return [re.findall(r"\*\*(.*?)\*\*", each) for each in (kernel, movement, turned)]
 
 
 def test_a_perfect_ranking_is_ahead_of_a_reversed_one_by_two_and_of_another_reversed_one_by_nothing():
-    """R² is reversed at both ε, the kernel's perfect; the movement explained is perfect at the smaller ε."""
-    assert higher(recorded()) == [["2.00 ± 0.00", "2.00 ± 0.00"], ["2.00 ± 0.00", "0.00 ± 0.00"]]
+    """R² is reversed at both ε, the kernel's perfect; the movement explained is perfect at the smaller ε and
+    reversed at the larger, and R² from the reader has −0.6."""
+    assert higher(recorded()) == [
+        ["2.00 ± 0.00", "2.00 ± 0.00"], ["2.00 ± 0.00", "0.00 ± 0.00"], ["1.60 ± 0.00", "−0.40 ± 0.00"]
+    ]  # fmt: skip
 
 
 def test_what_a_reading_has_more_than_r_squared_is_taken_over_all_cells():
@@ -200,9 +213,10 @@ def test_what_a_reading_has_more_than_r_squared_is_taken_seed_by_seed():
 
     record = recorded((0, 1), relation=turned)
     found = rows(tables.foretelling(record))
-    assert found["R² of the features, held out"] == ["0.00 ± 12.71"] * 4
-    assert found["R² of a kernel regression, held out"] == ["0.00 ± 12.71"] * 4
-    assert higher(record) == [["0.00 ± 0.00", "0.00 ± 0.00"], ["1.00 ± 12.71", "−1.00 ± 12.71"]]
+    assert found["R² of the features, attacked → reads"] == ["0.00 ± 12.71"] * 4
+    assert found["R² of a kernel regression, attacked → reads"] == ["0.00 ± 12.71"] * 4
+    assert higher(record)[:2] == [["0.00 ± 0.00", "0.00 ± 0.00"], ["1.00 ± 12.71", "−1.00 ± 12.71"]]
+    assert higher(record)[2] == ["1.00 ± 7.62", "−1.00 ± 7.62"]  # −0.6 and 0.6
 
 
 # --- Within a kind and between two ---------------------------------------------------------------
@@ -246,8 +260,9 @@ def test_a_seed_in_which_one_network_collapsed_is_left_out(show):
 
 
 def test_the_seeds_in_which_a_network_collapsed_are_counted():
-    assert "In 1 of 4 seeds a network collapsed" in tables.networks(recorded((0, 1, 2, COLLAPSED)))
-    assert "In 0 of 3 seeds a network collapsed" in tables.networks(recorded())
+    lost = "In 1 of 4 seeds a network collapsed, and that seed is left out. "
+    assert lost in tables.networks(recorded((0, 1, 2, COLLAPSED)))
+    assert "averaged. No network collapsed. " in tables.networks(recorded())
 
 
 @pytest.mark.parametrize("show", ALL)
@@ -281,8 +296,8 @@ def test_two_kinds_and_one_epsilon_make_smaller_tables():
 COLOURS = {"cnn": "#0072B2", "fully_connected": "#D55E00", "vit": "#009E73"}  # of the one that reads
 MARKERS = {"cnn": "o", "fully_connected": "s", "vit": "^"}  # of the one that is attacked
 PANELS = {  # what stands across, by the number of a cell and that of the cell turned round, at ε = 0.10
-    "R² of a linear map": lambda number, turned: 1 - number / 10,
-    "R² of a kernel regression": lambda number, turned: number / 20,
+    "R² from the attacked network to the reader": lambda number, turned: 1 - number / 10,
+    "R² from the reader to the attacked network": lambda number, turned: 1 - turned / 10,
     "movement that a linear map of natural features explains": lambda number, turned: -number,
     "cosine of the input gradients": lambda number, turned: turned / 100,
 }
@@ -340,7 +355,7 @@ def test_no_point_and_no_tick_lies_outside_its_panel():
     stretched = figures.architectures(recorded()).axes[:3]
     assert [[round(float(tick), 2) for tick in axis.get_xticks()] for axis in stretched] == [
         [0.5, 0.8, 0.9],  # R² from 0.09 to 0.91, so from 1 − 1.4 · 0.91 to 1 − 0.7 · 0.09, which is 0.94
-        [0.5],  # from 0.04 to 0.46: to 1 − 0.7 · 0.54 = 0.62
+        [0.5, 0.8, 0.9],  # of the same cells, turned round
         [-8, -4, -1],  # from −9.01 to −0.99: to 1 − 0.7 · 1.99 = −0.39
     ]  # fmt: skip
 

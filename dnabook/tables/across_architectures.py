@@ -12,7 +12,7 @@ from dnabook.experiments.between import NATURAL_MAP
 from dnabook.figures import KINDS
 from dnabook.measures import MeanInterval
 from dnabook.records import Record
-from dnabook.summaries import FORETELLERS, WIDENED, BySeed, over, percent, plain, points, table
+from dnabook.summaries import BACK, FORETELLERS, WIDENED, BySeed, over, percent, plain, points, table
 
 SHORT = {
     "heldout": "R², linear",
@@ -32,11 +32,18 @@ def networks(record: Record) -> str:
         misled = [over(_misled(kept, epsilon=epsilon, **pair)) for epsilon in epsilons]
         rows.append([KINDS[kind][0], percent(over(read)), *map(percent, misled)])
     header = ["kind", "accuracy", *(f"misread when attacked itself, ε = {e:.2f}" for e in epsilons)]
-    lost, of = summaries.collapsed(record)
     return (
-        f"{table(header, rows)}\n\nTwo networks a seed, averaged. In {lost} of {of} seeds a network "
-        f"collapsed, and that seed is left out. {record.caption()}."
+        f"{table(header, rows)}\n\nTwo networks a seed, averaged. {_lost(record, 'seed')} {record.caption()}."
     )
+
+
+def _lost(record: Record, unit: str) -> str:
+    """What became of the trials in which a network collapsed, in a sentence; unit: what a trial is."""
+    lost, of = summaries.collapsed(record)
+    if not lost:
+        return "No network collapsed."
+    which = "that" if lost == 1 else "each such"
+    return f"In {lost} of {of} {unit}s a network collapsed, and {which} {unit} is left out."
 
 
 def _misled(record: Record, **where: Any) -> BySeed:
@@ -70,7 +77,8 @@ def cells(record: Record) -> str:
 def foretelling(record: Record) -> str:
     """Spearman's ρ of each reading with what transfers beyond random signs, over all cells and between kinds.
 
-    Below it, by how much the ρ of two readings, over all cells, lies above that of R².
+    Below it, by how much the ρ of two readings, over all cells, lies above that of R², and the second's above
+    that of R² the other way round.
     """
     kept, epsilons, rows = summaries.healthy(record), record.config["epsilons"], []
     for reading, name in FORETELLERS.items():
@@ -83,22 +91,24 @@ def foretelling(record: Record) -> str:
         "Spearman's ρ with points beyond signs", *(f"all cells, ε = {e:.2f}" for e in epsilons),
         *(f"between kinds, ε = {e:.2f}" for e in epsilons),
     ]  # fmt: skip
-    beaten = "; ".join(
-        f"that of the {name} " + ", ".join(
-            f"**{plain(_above_r_squared(kept, reading, epsilon))}**" for epsilon in epsilons
-        )
-        for reading, name in (("nonlinear", "kernel regression"), (NATURAL_MAP, "movement explained"))
-    )  # fmt: skip
+
+    def ahead(reading: str, of: str) -> str:
+        return ", ".join(f"**{plain(_above(kept, reading, of, epsilon))}**" for epsilon in epsilons)
+
     number = len(record.config["kinds"])
     return (
         f"{table(header, rows)}\n\nOver {number**2} cells, the kind that is attacked and the kind that "
         f"reads, or the {number**2 - number} between kinds; within each seed, then the mean over seeds. Over "
-        f"all cells, at rising ε, ρ is higher than that of R² by: {beaten}. {record.caption()}."
+        f"all cells, at rising ε, ρ is higher than that of R² from the attacked network to the reader by: "
+        f"that of the kernel regression {ahead('nonlinear', 'heldout')}; that of the movement explained "
+        f"{ahead(NATURAL_MAP, 'heldout')}. It is higher than that of R² the other way round by: that of the "
+        f"movement explained {ahead(NATURAL_MAP, BACK)}. {record.caption()}."
     )
 
 
-def _above_r_squared(record: Record, reading: str, epsilon: float) -> MeanInterval:
-    rhos = (summaries.foretelling_by_seed(record, each, epsilon) for each in (reading, "heldout"))
+def _above(record: Record, one: str, other: str, epsilon: float) -> MeanInterval:
+    """By how much the ρ of a reading lies above another's, over all cells."""
+    rhos = (summaries.foretelling_by_seed(record, each, epsilon) for each in (one, other))
     return summaries.difference(*rhos)
 
 
@@ -140,10 +150,8 @@ def sizes(record: Record) -> str:
         "network", "width", "parameters", "features", "accuracy",
         *(f"misread when attacked itself, ε = {e:.2f}" for e in epsilons),
     ]  # fmt: skip
-    lost, of = summaries.collapsed(record)
     return (
-        f"{table(header, rows)}\n\nTwo networks a pair, averaged. In {lost} of {of} pairs a network "
-        f"collapsed, and that pair is left out. {record.caption()}."
+        f"{table(header, rows)}\n\nTwo networks a pair, averaged. {_lost(record, 'pair')} {record.caption()}."
     )
 
 
