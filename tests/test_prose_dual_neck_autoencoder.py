@@ -405,6 +405,26 @@ def test_nearly_half_of_these_may_have_nothing_to_do_with_the_attack():
     assert about(before / attacked, 1 / 2) and before < attacked / 2 and without < 0.01
 
 
+def test_beyond_what_there_is_without_an_attack_one_path_is_left_as_printed_at_the_smaller_epsilons_only():
+    says(
+        PAGE,
+        "the DNA's lead over λ = 0 is there as printed at the two smaller ε and cannot be told from zero at "
+        "Figure 7's; under the attack on the smaller loss no interval lies above zero (C12a, C12b)",
+    )
+
+    def beyond(*each):
+        gaps = [differ_by_seed(exactly_one(DNA, *where), exactly_one(TWIN, *where)) for where in (each, ())]
+        return differ(*gaps)
+
+    def differ_by_seed(a, b):
+        return {seed: a[seed] - b[seed] for seed in a}
+
+    *smaller, largest = (beyond(*each) for each in PGD)
+    assert all(gap.mean > 0 and excludes_zero(gap) for gap in smaller) and not excludes_zero(largest)
+    corrected = [beyond(*each, CORRECTED) for each in PGD]
+    assert not any(gap.mean > 0 and excludes_zero(gap) for gap in corrected)
+
+
 def test_the_dna_of_the_printed_eq_4_has_more_and_had_it_before_any_attack():
     (dead,) = (seed for seed, units in live_units(AS_PRINTED, 1).items() if units == 0)
     all_seeds = exactly_one(AS_PRINTED, "pgd", SMALL, CORRECTED)
