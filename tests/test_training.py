@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import math
 
@@ -113,6 +114,28 @@ def test_the_history_holds_the_mean_of_every_term_over_every_epoch(problem):
     assert all(type(value) is float for values in history.values() for value in values)
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_term_that_some_batches_give_has_its_mean_over_these_and_nan_where_an_epoch_had_none(
+    problem, resumed
+):
+    model, [batch], _ = problem
+    count = iter(range(100))
+
+    def terms(x, y):
+        now = next(count)  # three a epoch
+        named = {"loss": (model(x) - y).square().mean()}
+        if now in (4, 6, 7):
+            named["rare"] = torch.tensor(9.0 if now == 4 else float(now))
+        return named
+
+    objective, options = Objective((model,), terms), {"checkpoint": Memory()} if resumed else {}
+    if resumed:
+        fit(objective, model.parameters(), [batch] * 3, epochs=2, **options)
+    history = fit(objective, model.parameters(), [batch] * 3, epochs=4, **options)
+    assert history["rare"] == pytest.approx([math.nan, 9.0, 6.5, math.nan], nan_ok=True)
+    assert len(history["loss"]) == 4
+
+
 def test_the_loss_of_an_epoch_is_measured_before_each_step(problem):
     model, batches, _ = problem
     with torch.no_grad():
@@ -212,6 +235,7 @@ def run_off(start, steps, checkpoint):
     objective, batches = start
     left = iter(range(steps))
 
+    @functools.wraps(objective.terms)  # it goes by the same name
     def terms(x, y):
         if next(left, None) is None:
             raise Interrupted
@@ -377,7 +401,7 @@ def test_a_finished_run_is_loaded_without_training(start):
     checkpoint = Memory()
     expected = run(start(), checkpoint=checkpoint)
     objective, batches = start(seed=99)
-    silent = Objective(objective.models, lambda x, y: 1 / 0)
+    silent = Objective(objective.models, functools.wraps(objective.terms)(lambda x, y: 1 / 0))
     assert_identical(run((silent, batches), checkpoint=checkpoint), expected)
     assert not any(model.training for model in objective.models)
 
@@ -487,6 +511,55 @@ def test_a_checkpoint_of_another_training_is_refused(start, first, second, told)
         run(start(), epochs=3, checkpoint=checkpoint, progress=stopping(2), **first)
     with pytest.raises(ValueError, match=told):
         run(start(), epochs=3, checkpoint=checkpoint, **second)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ("objective", r"objective classification\.<locals>\.terms, here decorrelation\.<locals>\.terms"),
+        ("model", r"parameter 1\.body\.0\.weight \(8, 1, 3, 3\), here 1\.body\.0\.weight \(16, 1, 3, 3\)"),
+        ("part", r"parameter 1\.body\.0\.weight \(8, 1, 3, 3\), here 1\.tail\.0\.weight \(32, 16, 3, 3\)"),
+        ("batch size", "batches 2, here 4"),
+        ("list", "batches with a generator True, here False"),
+    ],
+    ids=["objective", "model", "part", "batch size", "list"],
+)
+def test_a_checkpoint_of_another_objective_model_or_batch_size_is_refused_before_anything_is_loaded(
+    mnist_train, change, told, finished
+):
+    first, checkpoint = classification(CNN(), CNN()), Memory()
+    fit(first, first.parameters(), Batches(mnist_train[:40], 20), epochs=2, checkpoint=checkpoint)
+    pair = [CNN(2 if change == "model" else 1) for _ in range(2)]
+    objective = losses.decorrelation(*pair) if change == "objective" else classification(*pair)
+    parameters = pair[0].tail.parameters() if change == "part" else objective.parameters()
+    batches = Batches(mnist_train[:40], 10 if change == "batch size" else 20)
+    batches = list(batches) if change == "list" else batches
+    before = [flat(model).clone() for model in pair]
+    with pytest.raises(ValueError, match=f"of another training: {told}; ask for the same, or train without"):
+        fit(objective, parameters, batches, epochs=2 if finished else 3, checkpoint=checkpoint)
+    assert all(torch.equal(flat(model), weights) for model, weights in zip(pair, before, strict=True))
+
+
+def test_batches_with_a_generator_do_not_go_on_after_batches_without(mnist_train):
+    objective, checkpoint = classification(CNN()), Memory()
+    batches = Batches(mnist_train[:40], 20)
+    fit(objective, objective.parameters(), list(batches), epochs=1, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="batches with a generator False, here True"):
+        fit(objective, objective.parameters(), batches, epochs=2, checkpoint=checkpoint)
+
+
+def test_batches_that_are_only_iterated_may_be_resumed_too(problem):
+    class Stream:
+        def __iter__(self):
+            return iter(problem[1])
+
+    model, checkpoint = nn.Linear(3, 1).double(), Memory()
+    fit(regression(model), model.parameters(), Stream(), epochs=1, checkpoint=checkpoint)
+    history = fit(regression(model), model.parameters(), Stream(), epochs=2, checkpoint=checkpoint)
+    assert len(history["loss"]) == 2
+    with pytest.raises(ValueError, match=r"one_cycle.* needs batches that have a length"):
+        fit(regression(model), model.parameters(), Stream(), epochs=2, schedule="one_cycle")
 
 
 def test_a_checkpoint_of_more_models_is_refused(start):
@@ -670,6 +743,57 @@ def test_an_epoch_without_batches_is_refused_rather_than_repeating_the_last(batc
     objective = Objective((model,), lambda x, y: {"loss": model(x).square().mean()})
     with pytest.raises(ValueError, match="gave nothing in epoch"):
         fit(objective, objective.parameters(), batches, epochs=2)
+
+
+def given_to_fit(model):
+    """(objective, parameters, what is told) of plausible mistakes."""
+    good, named = regression(model), list(model.named_parameters())
+
+    def plain(x, y):
+        return {"loss": (model(x) - y).square().mean()}
+
+    def returning(found):
+        return Objective((model,), lambda x, y: found(plain(x, y)["loss"]))
+
+    other = nn.Linear(3, 1).double()
+    return {
+        "a function": (plain, model.parameters(), r"needs a tuple of models, .*; got .*plain"),
+        "one model": (Objective(model, plain), model.parameters(), "needs a tuple of models, .*; got Linear"),
+        "a model": (good, model, r"give the parameters, for example model\.parameters\(\), got a Linear"),
+        "named parameters": (good, named, "parameters must be tensors, .*, got a tuple"),
+        "no dict": (returning(lambda loss: loss), model.parameters(), 'with a "loss", got a Tensor'),
+        "no loss": (
+            returning(lambda loss: {"mse": loss}), model.parameters(), r"with a \"loss\", got \['mse'\]",
+        ),
+        "a number": (
+            returning(lambda loss: {"loss": loss, "size": 0.5}), model.parameters(), "'size' is a float",
+        ),
+        "no scalar": (
+            returning(lambda loss: {"loss": loss, "each": loss.expand(3)}), model.parameters(),
+            r"'each' is shape \(3,\)",
+        ),
+        "another's parameters": (good, other.parameters(), "no parameter has a gradient"),
+        "a detached loss": (
+            returning(lambda loss: {"loss": loss.detach()}), model.parameters(), "no parameter has a grad",
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", given_to_fit(nn.Linear(3, 1).double()))
+def test_what_cannot_be_trained_is_refused_in_its_own_words(problem, mistake):
+    model, batches, _ = problem
+    objective, parameters, told = given_to_fit(model)[mistake]
+    before = flat(model)
+    with pytest.raises(ValueError, match=told):
+        fit(objective, parameters, batches, epochs=1)
+    assert torch.equal(flat(model), before)
+
+
+def test_parameters_without_a_gradient_may_stand_beside_others(problem):
+    model, batches, _ = problem
+    other, before = nn.Linear(3, 1).double(), flat(model)
+    fit(regression(model), [*other.parameters(), *model.parameters()], batches, epochs=1)
+    assert (flat(model) != before).all()
 
 
 def test_an_unknown_schedule_is_refused(problem):
