@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -181,6 +181,9 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         yield
 
 
+VIEW_FAILED = "view size is not compatible"  # how torch's own error of `view` begins
+
+
 @contextmanager
 def channels_last(*models: nn.Module) -> Iterator[Callable[..., Any]]:
     """Within the block the models' convolutions have their channels last, where that is faster.
@@ -188,8 +191,9 @@ def channels_last(*models: nn.Module) -> Iterator[Callable[..., Any]]:
     That is on a processor with oneDNN: an attack on the CNN takes half the time. Yields `call`, through which
     the block calls what calls the models: `call(function, *inputs)` is `function(*inputs)`. A model that
     takes its feature maps apart with `view` cannot lie so. Its first call fails; then all models lie as
-    before, with the buffers and random numbers that they had, and the call is made again. Afterwards every
-    parameter lies as before, with the values that it has by then.
+    before, with the buffers and random numbers that they had, and the call is made again. Any other error is
+    raised as it is, and nothing called again. Afterwards every parameter lies as before, with the values that
+    it has by then.
     """
     before = {weight: weight.data for weight in _laid_first(models)}
     for weight in before:
@@ -203,8 +207,11 @@ def channels_last(*models: nn.Module) -> Iterator[Callable[..., Any]]:
         tried = True
         state = torch.get_rng_state()
         buffers = [(buffer, buffer.clone()) for model in models for buffer in model.buffers()]
-        with suppress(Exception):  # whatever else is wrong, the second call will say it
+        try:
             return function(*inputs)
+        except RuntimeError as error:  # only the layout's: after another, a second call might hide it
+            if VIEW_FAILED not in str(error):
+                raise
         _lay_back(before)
         before.clear()
         torch.set_rng_state(state)

@@ -418,6 +418,23 @@ def test_an_error_that_is_not_the_layout_s_is_told_as_it_is(x, onednn):
         call(model, x.expand(-1, 3, -1, -1))
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, RuntimeError])
+def test_an_error_of_the_first_call_alone_is_raised_and_nothing_is_called_again(x, onednn, error):
+    model, calls = CNN().train(), []
+
+    def once(x):
+        calls.append(torch.rand(1))
+        if len(calls) == 1:
+            raise error("of the first call")
+        return model(x)
+
+    with channels_last(model) as call:
+        with pytest.raises(error, match="of the first call"):
+            call(once, x)
+        call(once, x)
+    assert len(calls) == 2
+
+
 def test_no_image_is_shown_to_a_model_but_those_it_is_called_with(x, onednn):
     model, seen = CNN().train(), []
     model.register_forward_hook(lambda module, given, result: seen.append(len(given[0])))
