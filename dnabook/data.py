@@ -59,13 +59,21 @@ class Images:
     name: the data set, with its caveats ("cifar10 (JPEG)").  split: "train" or "test".
     digest: first 12 hex digits of the SHA-256 of the pixels and labels as stored, before any subset; for
       color-mnist, which is coloured later, of its name too.
+    Images of one's own need none of the three: `Images(x, y)` are "own", of no split and no digest.
+    Raises ValueError unless x has a label in y for each image.
     """
 
     x: Tensor
     y: Tensor
-    name: str
-    split: str
-    digest: str
+    name: str = "own"
+    split: str = ""
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.y.dim() != 1 or self.x.shape[:1] != self.y.shape:
+            raise ValueError(
+                f"images (N, C, H, W) need labels (N,), got {tuple(self.x.shape)} and {tuple(self.y.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -77,7 +85,7 @@ class Images:
     def shuffled(self, seed: int) -> Images:
         """The same set in random order, the same on every device: halves of it are alike, as those of MNIST's
         test images as they are stored are not."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed), device="cpu")
         return self[order.to(self.y.device)]
 
     def to(self, device: torch.device | str) -> Images:

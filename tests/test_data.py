@@ -620,6 +620,22 @@ def numbered(n):
     return Images(torch.arange(n).float().reshape(n, 1, 1, 1), torch.arange(n), "numbered", "train", "0" * 12)
 
 
+def test_images_of_ones_own_need_no_name():
+    images = Images(torch.rand(6, 1, 2, 2), torch.arange(6))
+    assert (images.name, images.split, images.digest) == ("own", "", "")
+    for part in (images[:3], images[torch.tensor([0, 2])], images[images.y > 2], images.shuffled(0)):
+        assert len(part.x) == len(part.y) == len(part) and part.name == "own"
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.arange(5), torch.arange(7), torch.arange(6)[:, None], torch.tensor(6)]
+)
+def test_images_need_a_label_each(labels):
+    shape = re.escape(str(tuple(labels.shape)))
+    with pytest.raises(ValueError, match=rf"need labels \(N,\), got \(6, 1, 2, 2\) and {shape}"):
+        Images(torch.rand(6, 1, 2, 2), labels)
+
+
 def order(batches):
     return [y.tolist() for _, y in batches]
 
@@ -659,8 +675,10 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another():
 def test_a_default_device_set_elsewhere_changes_neither_the_order_nor_the_colours(coloured):
     images = numbered(30)
     expected = order(Batches(images, 10))
+    mixed = images.shuffled(1).y
     with torch.device("meta"):  # stands for any device other than the images'
         assert order(Batches(images, 10)) == expected
+        assert torch.equal(images.shuffled(1).y, mixed)
         assert torch.equal(load("color-mnist", "test", limit=30, device="cpu").x, coloured.x[:30])
 
 
