@@ -9,6 +9,9 @@ paper's, and the rules that judge them), `scoreboard`, `findings` (the first pag
 `tables/` (the chapters' tables and sentences), `costs`, `widgets` and the book's `pieces`.
 """
 
+import importlib
+from types import ModuleType
+
 from dnabook import (
     attacks,
     autoencoders,
@@ -31,3 +34,14 @@ __all__ = [
     "craft", "data", "dverge", "fgsm", "losses", "measures", "models", "pgd", "r_squared", "regression",
     "targeted", "training", "transfer_matrix", "transfer_rate", "untargeted",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> ModuleType:
+    """The modules below these, such as `dnabook.records`, are imported when they are asked for."""
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":  # something that it needs is missing
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

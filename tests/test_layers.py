@@ -5,6 +5,8 @@ import importlib
 import inspect
 import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,6 +178,24 @@ def test_all_names_that_dnabook_exports_exist():
     for name in dnabook.__all__:
         assert hasattr(dnabook, name)
     assert sorted(set(dnabook.__all__)) == sorted(dnabook.__all__)
+
+
+def test_every_module_is_there_when_dnabook_asks_for_it():
+    program = "import dnabook\nfor name in {!r}: getattr(dnabook, name)".format(
+        [name for name in ORDER if name.isidentifier() and not name.startswith("_")]
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with pytest.raises(AttributeError, match="module 'dnabook' has no attribute 'recods'"):
+        dnabook.recods  # noqa: B018
+
+
+def test_a_package_that_a_module_lacks_is_named(monkeypatch):
+    def lacking(name):
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+
+    monkeypatch.setattr(dnabook.importlib, "import_module", lacking)
+    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
+        dnabook.__getattr__("figures")
 
 
 @every_module
