@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,10 @@ from dnabook.models import FullyConnected, seeded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. Mistakes are told in one line on stderr, status 2."""
+    """Run one command; returns the exit status. Mistakes are told in one line on stderr, status 2.
+
+    Where trials fail, the traceback of the first stands above the line.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a pipe on Windows, or an old locale, has no λ: "?" in its place
             stream.reconfigure(errors="replace")
@@ -32,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     commands.add_parser("list", help="the experiments, and what is recorded of each")
     run = commands.add_parser("run", help="run the trials that a record lacks; resumes where it stopped")
-    run.add_argument("name", choices=[*NAMES, "all"])
+    run.add_argument("name", type=_name, choices=[*NAMES, "all"])
     run.add_argument("--scale", choices=records.SCALES, help="default: $DNABOOK_SCALE, else laptop")
     run.add_argument("--seeds", help='how many ("5") or which ("3,4" or "3:5"); default: 1, 3, 5 by scale')
     run.add_argument("--device", help="cpu, cuda, cuda:1, …; default: cuda where there is one")
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--threads", type=int, metavar="N", help="of each trial on a processor; default: all, shared out"
     )
     show = commands.add_parser("show", help="what a record holds, trial by trial")
-    show.add_argument("name", choices=NAMES)
+    show.add_argument("name", type=_name, choices=NAMES)
     show.add_argument("--scale", choices=records.SCALES, help="default: the largest recorded")
     commands.add_parser("doctor", help="check this installation: versions, device, data, records")
 
@@ -76,15 +80,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _name(text: str) -> str:
+    """An experiment's name, also as its files have it: feature-correlation."""
+    return text.replace("-", "_")
+
+
+def _title(name: str) -> str:
+    module = records.experiment(name)
+    return getattr(module, "TITLE", None) or (module.__doc__ or "no title").splitlines()[0]
+
+
 def _list(options) -> int:
+    status = 0
     for name in NAMES:
-        print(f"{name}: {records.experiment(name).TITLE}")
+        try:
+            print(f"{name}: {_title(name)}")
+        except ValueError as error:
+            print(f"{name}: {error}")
+            status = 2
+            continue  # the other experiments may be whole
         for scale in records.SCALES:
-            record = records.current(name, scale)
-            other = record is None and records.load(name, scale) is not None
-            told = record.caption() if record else "not recorded" + " under this configuration" * other
+            try:
+                told = _recorded(name, scale)
+            except (ValueError, records.RecordError) as error:
+                told, status = error, 2
             print(f"  {scale:7}", told)
-    return 0
+    return status
+
+
+def _recorded(name: str, scale: str) -> str:
+    record = records.current(name, scale)
+    other = record is None and records.load(name, scale) is not None
+    return record.caption() if record else "not recorded" + " under this configuration" * other
 
 
 def _run(options) -> int:
@@ -96,6 +123,8 @@ def _run(options) -> int:
         try:
             record = records.make(name, options.scale, seeds=seeds, devices=devices, **wishes)
         except (records.MissingTrials, records.OtherData, data.DataError) as error:
+            if isinstance(error, records.MissingTrials) and error.__cause__:
+                traceback.print_exception(error.__cause__)
             print(f"dnabook: {error}", file=sys.stderr)
             status = 2
             continue  # other experiments may do
@@ -127,17 +156,24 @@ def _show(options) -> int:
         raise records.RecordError(
             f"nothing is recorded of {options.name}{at}; try: dnabook run {options.name}{option}"
         )
-    print(records.experiment(record.name).TITLE, record.caption(), sep="\n")
+    print(_title(record.name), record.caption(), sep="\n")
     if record.config != records.config_of(record.name, record.scale):
         print("made under another configuration than the code has now; run it again")
     for name, value in record.config.items():
         print(f"  {name}: {value}")
     for trial in record.trials:
         setting = ", ".join(f"{k} {v}" for k, v in trial["setting"].items())
-        accuracy = " ".join(f"{a:.3f}" for a in trial["values"]["accuracy"])
+        accuracy = _accuracy(trial["values"].get("accuracy"))
         seconds = trial["provenance"]["seconds"]
-        print(f"  seed {trial['seed']}  {setting:45} accuracy {accuracy}  {seconds:7.1f} s")
+        print(f"  seed {trial['seed']}  {setting:45} {accuracy}  {seconds:7.1f} s")
     return 0
+
+
+def _accuracy(values: list[float] | float | None) -> str:
+    if values is None:
+        return ""
+    values = values if isinstance(values, list) else [values]
+    return "accuracy " + " ".join(f"{each:.3f}" for each in values)
 
 
 def _device_faults(device: torch.device) -> int:

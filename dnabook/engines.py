@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,13 @@ PATIENCE = 20  # seconds to wait for the answer of a cluster
 
 
 class Failure(NamedTuple):
-    """What stands in the place of the result of a call that raised an error, or whose process died."""
+    """What stands in the place of the result of a call that raised an error, or whose process died.
+
+    traceback: of the error, as Python prints it; "" for a process that died.
+    """
 
     reason: str
+    traceback: str = ""
 
 
 class Plan(NamedTuple):
@@ -176,14 +181,14 @@ class _Worker:
             _send(self.process.stdin, request + pickle.dumps(device))
         answer = _received(self.process.stdout)
         if answer is None:
-            reason = _told(self.process.wait())
+            failure = Failure(_told(self.process.wait()))
         else:
             fine, value = pickle.loads(answer)
             if fine:
                 return value
-            reason = value
+            failure = Failure(*value)
         self.close()
-        return Failure(reason)
+        return failure
 
     def close(self) -> None:
         self.ended = True
@@ -260,7 +265,7 @@ def _listen(requests: queue.SimpleQueue[bytes]) -> None:
 
 
 def _answer(request: bytes) -> bytes:
-    """(True, pickled result) of a call or (False, what went wrong), pickled."""
+    """(True, pickled result) of a call or (False, what a `Failure` is made of), pickled."""
     try:
         stream = io.BytesIO(request)
         threads, function, arguments = pickle.load(stream)
@@ -268,7 +273,8 @@ def _answer(request: bytes) -> bytes:
         torch.set_num_threads(threads)
         answer = True, pickle.dumps(function(*arguments, device))
     except Exception as error:
-        answer = False, " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        answer = False, (reason, traceback.format_exc())
     return pickle.dumps(answer)
 
 

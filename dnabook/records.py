@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib
 import io
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +60,10 @@ TRAINING_CODE = (  # what a training run depends on: a change here makes its che
     "experiments/parameter_distance", "experiments/controls", "experiments/learned_features",
     "experiments/surrogate", "experiments/features_or_gradients", "experiments/autoencoder_cifar",
 )  # fmt: skip
+SHARING = (  # experiments that train by these alone: where they train alike, they share checkpoints
+    "feature_correlation", "transfer", "autoencoder_mnist", "shared_layers", "variants",
+    "correlation_weights", "strangers", "disagreement", "architectures", "capacity",
+)  # fmt: skip
 SEEDS = {"smoke": 1, "laptop": 3, "paper": 5}  # how many seeds make a record complete
 
 
@@ -70,7 +76,10 @@ class OtherData(RecordError):
 
 
 class MissingTrials(RecordError):
-    """Some trials failed or lost their process; the others are saved. The message says which and why."""
+    """Some trials failed or lost their process; the others are saved. The message says which and why.
+
+    Its cause is the first trial's error; where that happened in another process, it holds the traceback.
+    """
 
 
 @dataclass
@@ -109,7 +118,9 @@ class Record:
         Controls may have fewer: their intervals say so. An experiment without `FIGURE` needs all of a seed.
         """
         figure = getattr(experiment(self.name), "FIGURE", None)
-        return self.whole_seeds if figure is None else self._seeds_with(figure)
+        if figure is None:
+            return self.whole_seeds
+        return self._seeds_with([_in_json(setting, f"FIGURE of {self.name}") for setting in figure])
 
     def _seeds_with(self, settings: Iterable[dict[str, Any]]) -> list[int]:
         return [seed for seed in self.seeds if all(self.find(s, seed) for s in settings)]
@@ -151,7 +162,7 @@ class Record:
         amount = " and ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n)
         devices = " + ".join(sorted({t["provenance"]["device"] for t in self.trials}))
         date = max(t["provenance"]["date"] for t in self.trials)[:10]
-        attacked = attack and "steps" in self.config
+        attacked = attack and {"steps", "test_images"} <= self.config.keys()
         method = "PGD-{steps} on {test_images:,} images · ".format(**self.config) if attacked else ""
         return f"{self.scale} scale · {amount} · {method}{devices} · {date}"
 
@@ -160,10 +171,24 @@ class Record:
 
 
 def experiment(name: str) -> ModuleType:
-    """The experiment's module: `Config`, `SCALES`, `settings(config)` and `run(…)`."""
+    """The experiment's module: `Config`, `SCALES`, `settings(config)` and `run(…)`.
+
+    Raises ValueError for an unknown name, and for a module that lacks one of these or a scale.
+    """
     if name not in NAMES:
         raise ValueError(f"unknown experiment {name!r}; known: {', '.join(NAMES)}")
-    return importlib.import_module(f"dnabook.experiments.{name}")
+    module = importlib.import_module(f"dnabook.experiments.{name}")
+    lacking = [each for each in ("SCALES", "settings", "run") if not hasattr(module, each)]
+    if not lacking:
+        given = {scale: module.SCALES.get(scale) for scale in SCALES}
+        lacking = [f"a Config in SCALES[{s!r}]" for s, c in given.items() if not _is_config(c)]
+    if lacking:
+        raise ValueError(f"experiment {name} lacks {', '.join(lacking)}; CONTRIBUTING.md shows a whole one")
+    return module
+
+
+def _is_config(thing: Any) -> bool:
+    return dataclasses.is_dataclass(thing) and not isinstance(thing, type)
 
 
 def default_scale() -> str:
@@ -211,7 +236,8 @@ def _load(file: Path) -> Record | None:
 
 def config_of(name: str, scale: str) -> dict[str, Any]:
     """The configuration of an experiment at a scale, as it stands in JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment(name).SCALES[_known_scale(scale)])))
+    config = dataclasses.asdict(experiment(name).SCALES[_known_scale(scale)])
+    return _in_json(config, f"the configuration of {name}")
 
 
 def current(name: str, scale: str) -> Record | None:
@@ -248,7 +274,18 @@ def together(*names: str) -> list[Record]:
 
 def _settings(name: str, scale: str) -> list[dict[str, Any]]:
     module = experiment(name)
-    return module.settings(module.SCALES[scale])
+    return [_in_json(setting, f"a setting of {name}") for setting in module.settings(module.SCALES[scale])]
+
+
+def _in_json(value: Any, what: str) -> Any:
+    """The value as it comes back from a record: lists in the place of tuples.
+
+    Raises ValueError for what would not come back equal: nan, infinity, and what JSON has no form for.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must fit into JSON, without nan and infinity, got {value!r}") from error
 
 
 def _known_scale(scale: str) -> str:
@@ -295,8 +332,9 @@ def make(
 
     Raises, before any work, ValueError for options that cannot be met and RecordError for a folder that
     cannot be written. A trial that fails or whose process dies does not stop the others: when they are done,
-    MissingTrials tells which lack. Stops at once with OtherData at a trial on another data set than the
-    record's, and where trials run here with DataError at data that are missing or damaged.
+    MissingTrials tells which lack, and the first error is its cause. Stops at once with OtherData at a trial
+    on another data set than the record's, and where trials run here with DataError at data that are missing
+    or damaged.
     """
     scale = default_scale() if scale is None else _known_scale(scale)
     settings = _settings(name, scale)
@@ -330,6 +368,8 @@ def make(
                 lost[index] = " ".join(f"{type(result).__name__}: {result}".split())
             elif isinstance(result, engines.Failure):
                 lost[index] = result.reason
+                if result.traceback:
+                    cause = cause or RuntimeError(f"in another process:\n{result.traceback}")
             else:
                 record = _save_trial(record, *result)
     if lost:
@@ -380,9 +420,10 @@ def _missing(record: Record, missing: list[tuple[dict, int]], lost: dict[int, st
     """One line on the trials that were lost, the first three by name."""
     named = [f"seed {missing[i][1]}, {_setting_of(missing[i][0])} ({lost[i]})" for i in sorted(lost)[:3]]
     more = f"; and {len(lost) - 3} more" if len(lost) > 3 else ""
+    then = "The others are saved; run" if len(lost) < len(missing) else "Run"
     return (
         f"{record.name} ({record.scale}) lacks {len(lost)} of the {len(missing)} trials that were to run: "
-        f"{'; '.join(named)}{more}. The others are saved; run again to complete the record"
+        f"{'; '.join(named)}{more}. {then} again to complete the record"
     )
 
 
@@ -437,10 +478,10 @@ def _run_trial(
     """One trial, and the weights that it keeps."""
     module, checkpoints, kept = experiment(record.name), [], {}
     threads = torch.get_num_threads() if device.type == "cpu" else None  # elsewhere they change nothing
-    place = {"seed": seed, "device": _device_name(device), "threads": threads}
+    place = {"seed": seed, "device": _device_name(device), "threads": threads, **_own(record.name)}
 
     def checkpoint(**key: Any) -> Checkpoint:
-        checkpoints.append(Checkpoint(_checkpoint_path({**key, **place})))
+        checkpoints.append(Checkpoint(_checkpoint_path({"settings": key, **place})))
         return checkpoints[-1]
 
     def keep(**items: torch.nn.Module | torch.Tensor) -> None:
@@ -453,8 +494,10 @@ def _run_trial(
     with seeded(seed, device), repeatable(device):
         values = module.run(module.SCALES[record.scale], setting, seed, context)
     seconds = time.perf_counter() - started + sum(c.seconds_before for c in checkpoints)
-    values = json.loads(json.dumps(values))
-    digest = values.pop("data")
+    if not isinstance(values, dict):
+        raise ValueError(f"run of {record.name} returns a dict of values, got a {type(values).__name__}")
+    values = json.loads(json.dumps(values, default=_plain))
+    digest = values.pop("data", "unknown")
     trial = {
         "setting": setting,
         "seed": seed,
@@ -462,6 +505,13 @@ def _run_trial(
         "provenance": {**_provenance(device), "data": digest, "seconds": round(seconds, 1)},
     }
     return trial, kept
+
+
+def _plain(value: Any) -> Any:
+    """The numbers of a tensor or an array, for JSON."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"a trial's values must fit into JSON, but a {type(value).__name__} does not")
+    return value.tolist()
 
 
 def check_folders() -> None:
@@ -641,7 +691,8 @@ def commit() -> str:
     git = partial(subprocess.run, cwd=checkout, capture_output=True, timeout=30, check=True, encoding="utf-8")
     try:
         name = git(["git", "describe", "--always", "--abbrev=10"]).stdout.strip()
-        changed = git(["git", "status", "--porcelain", "-uno", "--", ".", ":!book/results"]).stdout.strip()
+        status = ["git", "--no-optional-locks", "status"]  # the index stays as it is
+        changed = git([*status, "--porcelain", "-uno", "--", ".", ":!book/results"]).stdout.strip()
     except (OSError, ValueError, subprocess.SubprocessError):
         return "unknown"
     return name + "-dirty" * bool(changed)
@@ -766,37 +817,59 @@ def processor() -> str:
 # --- Checkpoints ---------------------------------------------------------------------------------
 
 
+ZIP = b"PK\x03\x04"  # how files of torch, and any zip, begin
+KIND = "dnabook checkpoint"  # stands in each, so that no other file is taken for one and overwritten
+
+
 class Checkpoint:
     """State of one training run on disk. Two experiments that train the same pair share it.
 
     seconds_before: how long earlier sessions worked on what `load` returned; it counts as the trial's time.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file, self.opened, self.seconds_before = file, time.perf_counter(), 0.0
+    def __init__(self, file: Path | str) -> None:
+        self.file, self.opened, self.seconds_before = Path(file), time.perf_counter(), 0.0
+        self.replaceable = False  # until what lies there has been read
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, or None where there is none; a damaged or foreign file counts as none.
+        """The saved state, or None where there is none; a checkpoint that was cut short counts as none.
 
-        Raises OSError where there is a file that cannot be opened or read now: it would be overwritten.
+        Raises, because it would be overwritten, OSError where there is a file that cannot be opened or read
+        now, and RecordError where the file is something else.
         """
+        state = self._read()
+        self.replaceable = True
+        if state is not None:
+            self.seconds_before = float(state["seconds"])
+        return state
+
+    def _read(self) -> dict[str, Any] | None:
         try:
             content = self.file.read_bytes()
         except FileNotFoundError:
             return None
         try:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            self.seconds_before = float(state["seconds"])
         except Exception:  # whatever torch makes of bytes that are no checkpoint
-            return None
+            if ZIP.startswith(content[:4]) and not zipfile.is_zipfile(io.BytesIO(content)):
+                return None  # the beginning of a file as torch writes it
+            state = None
+        if not isinstance(state, dict) or state.get("kind") != KIND:
+            raise RecordError(
+                f"{self.file} is no checkpoint of dnabook and would be overwritten; delete it, or give the "
+                "checkpoint another file"
+            )
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the saved state at once: a crash leaves the old one whole."""
+        """Replace the saved state at once: a crash leaves the old one whole. Raises as `load`."""
+        if not self.replaceable:
+            self._read()
+            self.replaceable = True
         seconds = self.seconds_before + time.perf_counter() - self.opened
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(self.file) as temporary:
-            torch.save({**state, "seconds": seconds}, temporary)
+            torch.save({**state, "kind": KIND, "seconds": seconds}, temporary)
 
 
 def _training_code() -> str:
@@ -810,6 +883,21 @@ def _training_code() -> str:
         file = Path(__file__).parent / f"{module}.py"
         source.update(_what_runs(file.read_text(encoding="utf-8")).encode())
     return source.hexdigest()
+
+
+def _own(name: str) -> dict[str, str]:
+    """What else names the checkpoints of an experiment that has training code of its own: it and its code."""
+    if name in SHARING or f"experiments/{name}" in TRAINING_CODE:
+        return {}
+    return {"experiment": name, "code": _code_of(experiment(name).run)}
+
+
+@functools.cache  # so that it is the code as imported, whatever is edited while trials run
+def _code_of(run: Callable) -> str:
+    """SHA-256 of the module of an experiment's `run`, of what runs; "" where it is in no file."""
+    file = getattr(sys.modules.get(run.__module__), "__file__", None)
+    code = _what_runs(Path(file).read_text(encoding="utf-8")) if file else ""
+    return hashlib.sha256(code.encode()).hexdigest() if code else ""
 
 
 def _what_runs(code: str) -> str:

@@ -150,10 +150,50 @@ def test_a_damaged_record_stops_with_its_name_on_one_line(fake, capsys):
     run()
     records.path("made_up", "smoke").write_text("{")
     capsys.readouterr()
-    for command in (["run", "made_up", "--device", "cpu"], ["show", "made_up"], ["list"]):
+    for command in (["run", "made_up", "--device", "cpu"], ["show", "made_up"]):
         assert main(command) == 2
         captured = capsys.readouterr()
         assert len(captured.err.splitlines()) == 1 and "made-up-smoke.json is not a record" in captured.err
+
+
+def test_list_tells_of_a_damaged_record_in_its_line_and_goes_on(fake, capsys):
+    run("--scale", "laptop")
+    records.path("made_up", "smoke").write_text("{")
+    capsys.readouterr()
+    assert main(["list"]) == 2
+    _, smoke, laptop, paper = capsys.readouterr().out.splitlines()
+    assert "smoke" in smoke and "made-up-smoke.json is not a record" in smoke
+    assert "3 seeds" in laptop and "not recorded" in paper
+
+
+def test_list_goes_on_after_an_experiment_that_is_not_whole(fake, capsys, monkeypatch):
+    other = types.ModuleType("dnabook.experiments.other")
+    monkeypatch.setitem(sys.modules, other.__name__, other)
+    for place in (records, cli):
+        monkeypatch.setattr(place, "NAMES", ("other", "made_up"))
+    assert main(["list"]) == 2
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("other: experiment other lacks SCALES, settings, run")
+    assert second == "made_up: A made-up experiment"
+
+
+def test_a_title_and_an_accuracy_are_no_must(fake, capsys):
+    del fake.TITLE
+    fake.__doc__ = "What it asks.\n\nAnd how."
+    fake.run = lambda *_: {"transfer": 0.5}
+    assert run() == 0 and main(["list"]) == 0
+    assert "made_up: What it asks.\n" in capsys.readouterr().out
+    assert main(["show", "made_up"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("What it asks.\n") and "accuracy" not in out and "  seed 0  colour red" in out
+    fake.run = lambda *_: {"accuracy": 0.5}
+    assert run("--scale", "laptop") == 0 and main(["show", "made_up"]) == 0
+    assert "accuracy 0.500" in capsys.readouterr().out
+
+
+def test_an_experiment_may_be_named_as_its_files_are(fake, capsys):
+    assert main(["run", "made-up", "--device", "cpu"]) == 0 and len(fake.runs) == 2
+    assert main(["show", "made-up"]) == 0
 
 
 def test_a_data_error_is_told_in_one_line(fake, capsys):
@@ -213,8 +253,9 @@ def test_a_trial_that_fails_is_told_in_one_line_and_the_others_are_made(fake, ca
         ran(config, setting, *rest) if setting["colour"] == "blue" else 1 / 0
     )
     assert run() == 2
-    line = capsys.readouterr().err.splitlines()[-1]  # after a bar
+    *above, line = capsys.readouterr().err.splitlines()  # after a bar
     assert line.startswith("dnabook: made_up (smoke) lacks 1 of the 2 trials") and "ZeroDivisionError" in line
+    assert any("test_cli.py" in each for each in above) and above[-1] == "ZeroDivisionError: division by zero"
     assert [trial["setting"] for trial in records.load("made_up", "smoke").trials] == [{"colour": "blue"}]
 
 
@@ -225,6 +266,20 @@ def test_an_interrupted_run_says_that_it_can_go_on_and_returns_130(fake, capsys)
     fake.run = interrupt
     assert run() == 130
     assert "run again to go on" in capsys.readouterr().err
+
+
+def test_the_traceback_of_a_trial_in_another_process_is_printed_above_the_line(fake, capsys, monkeypatch):
+    told = "Traceback (most recent call last):\n  in mine.py\nValueError: first"
+
+    def results(function, calls, plan):
+        yield 1, engines.Failure("ValueError: first", told)
+        yield 0, engines.Failure("ValueError: second", "not this")
+
+    monkeypatch.setattr(engines, "results", results)
+    assert run("--jobs", "2") == 2
+    err = capsys.readouterr().err
+    assert told in err and "not this" not in err
+    assert err.splitlines()[-1].endswith("(ValueError: first). Run again to complete the record")
 
 
 def test_options_of_parallel_runs_reach_the_engine_and_the_record_is_told_as_always(

@@ -172,7 +172,8 @@ def test_a_call_that_fails_or_dies_is_a_failure_with_its_reason_and_the_others_g
     assert found.pop(4) == "fine"
     assert all(isinstance(failure, Failure) for failure in found.values())
     assert found[0].reason == "FloatingPointError: the loss became nan in epoch 3"
-    assert found[1].reason == "its process ended with status 3"
+    assert found[0].traceback.startswith("Traceback") and "in misbehave" in found[0].traceback
+    assert found[1] == Failure("its process ended with status 3")
     assert found[2].reason == "its process was ended by SIGKILL, perhaps for want of memory"
     assert "pickle" in found[3].reason
 
@@ -185,7 +186,7 @@ def number_or_fault(x, device):
 
 def test_a_process_makes_call_after_call_and_after_a_failure_another_takes_its_place():
     found = dict(engines.results(number_or_fault, [(1,), (2,), (None,), (3,), (4,)], plan("joblib", jobs=1)))
-    assert found[2] == Failure("ValueError: none")
+    assert found[2].reason == "ValueError: none"
     values, processes = zip(*(found[i] for i in (0, 1, 3, 4)), strict=True)
     assert values == (1, 2, 3, 4)
     assert processes[0] == processes[1] != processes[2] == processes[3]
@@ -422,6 +423,18 @@ def test_a_killed_process_loses_only_its_trial_and_running_again_completes_the_r
     assert tiny(jobs=2) == record  # a complete record starts nothing
     tiny.into("compared")
     assert values_of(tiny()) == values_of(record)
+
+
+def failing_call(record, setting, seed, device):
+    raise FloatingPointError("the loss became nan")
+
+
+def test_the_traceback_of_a_trial_in_another_process_is_in_the_cause(tiny, monkeypatch):
+    monkeypatch.setattr(records, "_run_call", failing_call)
+    with pytest.raises(records.MissingTrials, match="Run again to complete the record") as stop:
+        tiny(jobs=2)
+    cause = str(stop.value.__cause__)
+    assert "in another process" in cause and "in failing_call" in cause and "the loss became nan" in cause
 
 
 def test_the_message_names_three_trials_and_counts_the_others(tiny, monkeypatch):

@@ -2,8 +2,10 @@
 
 import contextlib
 import datetime
+import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -184,6 +187,54 @@ def test_threads_are_set_for_the_trials_only_whether_they_fail_or_not(fake):
     with pytest.raises(MissingTrials):
         make(threads=before + 1)
     assert seen == [before + 1] * 2 and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"run": None}, "experiment made_up lacks run; CONTRIBUTING.md shows"),
+        ({"SCALES": None, "settings": None}, "lacks SCALES, settings;"),
+        ({"SCALES": {"smoke": Config(), "paper": Config()}}, r"lacks a Config in SCALES\['laptop'\];"),
+        ({"SCALES": dict.fromkeys(records.SCALES, Config)}, r"lacks a Config in SCALES\['smoke'\]"),
+    ],
+)
+def test_an_experiment_that_is_not_whole_stops_before_any_work(fake, change, told):
+    for name, value in change.items():
+        delattr(fake, name) if value is None else setattr(fake, name, value)
+    with pytest.raises(ValueError, match=told):
+        make()
+    assert fake.runs == []
+
+
+def test_a_trial_may_give_tensors_and_need_not_name_its_data(fake):
+    fake.run = lambda *_: {"rate": torch.tensor(0.5), "table": [{"shares": numpy.array([0.25, 1])}]}
+    trial = make().trials[0]
+    assert trial["values"] == {"rate": 0.5, "table": [{"shares": [0.25, 1.0]}]}
+    assert trial["provenance"]["data"] == "unknown"
+    assert records.load("made_up", "smoke").trials[0] == trial
+
+
+@pytest.mark.parametrize(
+    "values, told",
+    [(None, "run of made_up returns a dict of values, got a NoneType"), ({"a": {1}}, "but a set does not")],
+)
+def test_values_that_are_none_are_told_as_what_they_are(fake, values, told):
+    fake.run = lambda *_: values
+    with pytest.raises(MissingTrials, match=told):
+        make()
+
+
+def test_a_caption_names_an_attack_only_where_the_configuration_has_its_images(fake):
+    record = make()
+    record.config = {"steps": 3}
+    assert "PGD" not in record.caption()
+
+
+def test_where_no_trial_is_saved_none_is_said_to_be(fake):
+    fake.before = lambda *_: 1 / 0
+    with pytest.raises(MissingTrials) as stop:
+        make()
+    assert str(stop.value).endswith("zero). Run again to complete the record")
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -356,6 +407,30 @@ def test_a_new_setting_of_an_equal_configuration_would_be_a_missing_trial(fake):
     fake.runs.clear()
     assert len(make().trials) == 3
     assert fake.runs == [("green", 0)]
+
+
+def test_a_setting_with_a_tuple_is_made_once_and_is_given_as_json_gives_it_back(fake):
+    fake.settings = lambda config: [{"colour": "red", "shape": (1, 2)}]
+    seen = []
+    fake.before = lambda setting, seed, context: seen.append(setting)
+    for _ in range(2):
+        record = make()
+    assert seen == [{"colour": "red", "shape": [1, 2]}] and len(record.trials) == 1
+    assert record.whole_seeds == [0]
+    fake.FIGURE = ({"colour": "red", "shape": (1, 2)},)
+    assert record.figure_seeds == [0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, torch.zeros(1), {1, 2}])
+def test_what_would_not_come_back_equal_is_no_setting_and_no_configuration(fake, value):
+    fake.settings = lambda config: [{"colour": value}]
+    with pytest.raises(ValueError, match="a setting of made_up must fit into JSON, without nan and infinity"):
+        make()
+    fake.settings = lambda config: [{"colour": "red"}]
+    fake.SCALES = {**fake.SCALES, "smoke": Config(size=value)}
+    with pytest.raises(ValueError, match="the configuration of made_up must fit into JSON"):
+        make()
+    assert fake.runs == []
 
 
 def test_config_of_is_the_configuration_as_json_gives_it_back(fake):
@@ -608,7 +683,10 @@ def test_commit_is_dirty_where_code_differs_but_not_where_only_records_do(monkey
     clean = records.commit()
     assert re.fullmatch("[0-9a-f]{10}", clean)
     files[1].write_text("2\n")
+    index = (tmp_path / ".git" / "index").read_bytes()
+    os.utime(files[0], (1, 1))  # git would note the new date
     assert records.commit() == clean
+    assert (tmp_path / ".git" / "index").read_bytes() == index
     files[0].write_text("2\n")
     assert records.commit() == f"{clean}-dirty"
 
@@ -768,10 +846,40 @@ def test_a_checkpoint_cut_short_counts_as_none(tmp_path, share):
     assert checkpoint.seconds_before == 0
 
 
-@pytest.mark.parametrize("content", [b"garbage", b"hello world\n" * 100])
-def test_a_file_that_is_no_checkpoint_counts_as_none(tmp_path, content):
-    (tmp_path / "state.pt").write_bytes(content)
-    assert Checkpoint(tmp_path / "state.pt").load() is None
+def written(kind):
+    """What somebody else may have in a file."""
+    file = io.BytesIO()
+    if kind == "text":
+        return b"hello world\n" * 100
+    if kind == "archive":
+        numpy.savez(file, x=numpy.arange(3))
+    else:
+        torch.save(nn.Linear(2, 2).state_dict() if kind == "weights" else {"epochs": 3, "seconds": 1}, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("use", [lambda c: c.load(), lambda c: c.save(STATE)], ids=["load", "save"])
+@pytest.mark.parametrize("kind", ["text", "archive", "weights", "another state"])
+def test_a_file_that_is_no_checkpoint_stops_and_is_not_overwritten(tmp_path, kind, use):
+    file, content = tmp_path / "state.pt", written(kind)
+    file.write_bytes(content)
+    told = re.escape(f"{file} is no checkpoint of dnabook and would be overwritten; delete it, or give")
+    with pytest.raises(RecordError, match=told):
+        use(Checkpoint(file))
+    assert file.read_bytes() == content
+    assert [f.name for f in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_checkpoint_of_ones_own_is_replaced_without_being_read_first(tmp_path):
+    for epochs in (1, 2):
+        Checkpoint(tmp_path / "state.pt").save({"epochs": epochs})
+    assert Checkpoint(tmp_path / "state.pt").load()["epochs"] == 2
+
+
+def test_a_checkpoint_may_be_named_by_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Checkpoint("a.pt").save(STATE)
+    assert (tmp_path / "a.pt").exists() and Checkpoint("a.pt").load()["epochs"] == 2
 
 
 def test_a_crash_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -832,6 +940,86 @@ def test_checkpoints_are_shared_by_equal_settings_and_seeds_only(fake):
     make(seeds=[0, 1])
     assert files["red", 0, 1] == files["blue", 0, 1]  # the setting counts only where it is named
     assert len({files["red", 0, 1], files["red", 0, 2], files["red", 1, 1], files["red", 1, 2]}) == 4
+
+
+@pytest.mark.parametrize("word", ["seed", "device", "code", "experiment"])
+def test_no_word_that_a_checkpoint_is_named_by_is_lost(fake, word):
+    found = []
+    fake.before = lambda setting, seed, context: found.extend(
+        context.checkpoint(**{word: value}).file for value in (1, 2)
+    )
+    make()
+    assert len(set(found)) == 2
+
+
+OWN = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    rate: float = 0.1
+
+SCALES = dict.fromkeys(("smoke", "laptop", "paper"), Config())
+places = []
+
+def settings(config):
+    return [{"arm": 1}]
+
+def loss(x):
+    return 1.0 * x
+
+def run(config, setting, seed, context):
+    places.append(context.checkpoint(stage=0).file)
+    return {}
+"""
+
+
+@pytest.fixture
+def own(monkeypatch, tmp_path, fake):
+    """Writes an experiment of one's own into a file, imports it and makes its record; gives the module."""
+
+    def made(name, code, imported=True):
+        module = types.ModuleType(f"dnabook.experiments.{name}")
+        module.__file__ = str(tmp_path / f"{name}.py")
+        Path(module.__file__).write_text(code)
+        if imported:
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            monkeypatch.setattr(records, "NAMES", (*records.NAMES, name))
+            exec(compile(code, module.__file__, "exec"), vars(module))
+        made.record = records.make(name, device="cpu", progress=quiet)
+        records.path(name, "smoke").unlink()
+        return sys.modules[module.__name__]
+
+    return made
+
+
+def test_an_experiment_of_ones_own_has_checkpoints_of_its_own_which_its_code_names(own):
+    def place(*how, **options):
+        return own(*how, **options).places[-1]
+
+    first = place("mine", OWN)
+    assert place("mine", OWN.replace("1.0 * x", "1.0*x  # the same")) == first
+    assert place("mine", OWN.replace("1.0", "2.0")) != first
+    assert place("mine", OWN, imported=False) != first  # edited since, but not imported anew
+    assert place("theirs", OWN) != first
+
+
+def test_the_experiment_that_contributing_shows_runs_as_it_is(own):
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    module = own("shown", code)
+    (trial, *_) = own.record.trials
+    assert module.TITLE and own.record.whole_seeds == [0] and module.SCALES["paper"] == module.Config()
+    assert len(own.record.trials) == len(module.settings(module.SCALES["smoke"])) > 1
+    assert 0.3 < trial["values"]["accuracy"][0] <= 1 and trial["provenance"]["data"] != "unknown"
+
+
+def test_experiments_that_train_as_others_do_share_checkpoints_and_all_others_name_them_by_their_code():
+    assert set(records.SHARING) <= set(experiments.NAMES)
+    for name in experiments.NAMES:
+        assert records._own(name) == {}
+    packaged = {f"experiments/{name}" for name in experiments.NAMES}
+    assert packaged - set(records.TRAINING_CODE) == {f"experiments/{name}" for name in records.SHARING}
 
 
 def test_a_checkpoint_is_for_so_many_threads_of_a_processor(fake):
@@ -1144,11 +1332,6 @@ def test_trials_that_another_process_is_making_come_last_and_are_taken_from_it(f
     other.join()
     assert len(fake.runs) == len(set(fake.runs)) == len(record.trials) == 2
     assert found[0].trials == record.trials
-
-
-def test_a_file_that_is_no_checkpoint_of_ours_counts_as_none(tmp_path):
-    torch.save({"epochs": 3}, tmp_path / "state.pt")
-    assert Checkpoint(tmp_path / "state.pt").load() is None
 
 
 def test_a_trial_on_a_gpu_has_repeatable_float32_convolutions():

@@ -1,5 +1,6 @@
 """One file a finding. Each has a frozen `Config` whose defaults are the paper's settings, `SCALES`,
-`settings(config)` and `run(config, setting, seed, context) -> values` that fit into JSON.
+`settings(config)` and `run(config, setting, seed, context) -> values` that fit into JSON. What else it may
+have, and a whole one to begin with, stands in CONTRIBUTING.md.
 
 A trial is one setting and one seed, independent of all others. Experiments know neither clock nor disk:
 what they need of the world comes in the context.
@@ -25,7 +26,11 @@ NAMES = (
 class Context(NamedTuple):
     """Where a trial runs, how it shows progress, where a training run keeps its state, what is kept of it.
 
-    checkpoint(**settings) gives the place for a training run with these settings, or None.
+    checkpoint(**settings) gives the place for a training run with these settings, or None. They must name all
+      that tells the run from others of its seed, such as arm, stage and λ: runs with equal settings share
+      the place, also where the trials' own settings or scales differ, and across `records.SHARING`. The seed,
+      the device and the code that trains count anyway: for an experiment that is neither there nor in
+      `records.TRAINING_CODE`, that of its module, too.
     keep(**items) hands over trained models and tensors that the chapters' live cells load.
     """
 
