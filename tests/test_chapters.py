@@ -26,7 +26,9 @@ NOTEBOOKS = [
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 
 # A decimal in prose is a setting after one of these words, a quotation where its sentence names the paper.
-SETTING = re.compile(r"(ε|λ|η|\\varepsilon|\\delta|\\lambda|\\eta|radius|learning rate|version)( ?=| of)? ?\$?\(?$")
+SETTING = re.compile(
+    r"(ε|λ|η|\\varepsilon|\\delta|\\lambda|\\eta|radius|learning rate|version)( ?=| of)? ?\$?\(?$"
+)
 QUOTED = re.compile(r"paper|authors|printed|Algorithm 1|released", re.IGNORECASE)
 
 SCREEN, COLUMNS = 20, 80  # lines of code, and characters that the page shows of one
