@@ -573,6 +573,11 @@ def _check_images(x: Tensor, bounds: tuple[float, float]) -> None:
         )
     if not len(x) or graphs.recording(x):
         return
+    if any(isinstance(bound, Tensor) and bound.numel() > 1 for bound in bounds) or not bounds[0] < bounds[1]:
+        raise ValueError(
+            f"bounds are two numbers, the lower one first, got {bounds}; a model of normalised images takes "
+            "pixels in [0, 1] with the normalisation as its first layer"
+        )
     low, high = x.aminmax()
     if not (low >= bounds[0]) & (high <= bounds[1]):  # one question to a GPU
         raise ValueError(

@@ -67,12 +67,14 @@ def correlation_loss(
     derivatives are therefore not those of the loss; on a processor asking for them raises a RuntimeError,
     but for "printed".
     On a Linux processor freed memory then stays with the process (`memory.keep_freed_memory`).
-    Raises ValueError on mismatched shapes, an unknown variant, and a negative ε.
+    Raises ValueError on mismatched shapes, an unknown variant, a negative ε, and an η outside [0, 1).
     """
     z1, z2 = regression.matrices(z1, z2)
     _check_variant(variant)
     if not epsilon >= 0:
         raise ValueError(f"epsilon must be at least 0, got {epsilon}")
+    if not 0 <= eta < 1:
+        raise ValueError(f"eta must be at least 0 and below 1, got {eta}")
     keep_freed_memory(z1.device)
     kind = torch.promote_types(torch.promote_types(z1.dtype, z2.dtype), torch.float32)
     with torch.autocast(z1.device.type, enabled=False):  # sums of squares need float32
@@ -115,6 +117,15 @@ def _share(unexplained: Tensor, epsilon: float) -> Tensor:
 def _check_variant(variant: str, known: tuple[str, ...] = VARIANTS) -> None:
     if variant not in known:
         raise ValueError(f"variant is one of {', '.join(known)}; got {variant!r}")
+
+
+def _check_split(*models: nn.Module) -> None:
+    for model in models:
+        if lacking := [name for name in ("features", "head") if not callable(getattr(model, name, None))]:
+            raise ValueError(
+                f"a {type(model).__name__} has no {' and no '.join(lacking)}: features(x) must give what is "
+                "compared and head(features) the logits, as models.Classifier does from its body and tail"
+            )
 
 
 # --- Objectives ----------------------------------------------------------------------------------
@@ -178,6 +189,8 @@ def decorrelation(
 ) -> Objective:
     """Eq. 8: cross-entropies of a pair plus λ L_R of their features.
 
+    Models are split in two, as `models.Classifier` is: `features(x)` gives those that are compared, and
+    `head(features)` the logits. Raises ValueError for one that is not, and on an unknown variant.
     correlation_weight: λ. At 0 the correlation loss is neither computed nor logged.
     variant   "corrected": CE1 + CE2 + λ L_R, with the corrected correlation loss.
               "released": √(CE1² + CE2²) + λ L_R, as in the authors' code: at equal cross-entropies it weighs
@@ -186,6 +199,7 @@ def decorrelation(
               "summed": CE1 + CE2 + λ L_R, with the released correlation loss: it tells what the root does.
     """
     _check_variant(variant, (*VARIANTS, "summed"))
+    _check_split(model1, model2)
     looks = "released" if variant == "summed" else variant
 
     def terms(x: Tensor, y: Tensor) -> Terms:
@@ -210,9 +224,11 @@ def decorrelation_from(
     called in eval mode, and no gradient reaches it.
     correlation_weight: λ. At 0 the surrogate is not called and no correlation loss is computed or logged.
     variant: of `correlation_loss`; "released" and "printed" look from the surrogate to the model.
-    Raises ValueError on an unknown variant, and when both are one model.
+    Raises ValueError on an unknown variant, for models that are not split as `decorrelation` needs them, and
+    when both are one model.
     """
     _check_variant(variant)
+    _check_split(surrogate, model)
     if surrogate is model:
         raise ValueError("a model cannot be its own surrogate; give a copy that stays as it is")
 
@@ -248,8 +264,10 @@ def alignment(
     target_cosine: c in [−1, 1]; 0 turns the gradients to right angles.  alignment_weight: λ_G.
     correlation_weight: λ of the corrected correlation loss between both models' features.
     A weight of 0 leaves its term out, which is then neither computed nor logged.
-    Raises ValueError on a cosine outside [−1, 1], and on fewer than one image.
+    Raises ValueError on a cosine outside [−1, 1], on fewer than one image, and for models that are not split
+    as `decorrelation` needs them.
     """
+    _check_split(model1, model2)
     if not -1 <= target_cosine <= 1:
         raise ValueError(f"a cosine lies in [-1, 1], got {target_cosine}")
     if images < 1:

@@ -327,6 +327,8 @@ def pearson(z1: Tensor, z2: Tensor) -> float:
     """
     if z1.shape != z2.shape:
         raise ValueError(f"pearson needs equal shapes, got {tuple(z1.shape)} and {tuple(z2.shape)}")
+    if any(z.numel() and (z == z.flatten()[0]).all() for z in (z1, z2)):
+        return math.nan  # whose deviations from the mean are rounding
     a, b = (z.flatten() - z.mean() for z in (regression.double(z1), regression.double(z2)))
     return (a @ b / (a.norm() * b.norm())).item()
 

@@ -59,8 +59,14 @@ def transfer(record: Record, *, conditioned: bool = True, **where: Any) -> MeanI
 
 
 def transfer_by_seed(record: Record, *, conditioned: bool = True, **where: Any) -> BySeed:
-    """Transfer rate of each matching pair, both directions weighing the same."""
+    """Transfer rate of each matching pair, both directions weighing the same.
+
+    Raises ValueError where rows of several attacks or ε match: their mean would be a rate of neither.
+    """
     rows = _rows(record, "transfer", where)
+    for name in ("attack", "epsilon"):
+        if len(found := sorted({row[name] for row in rows if name in row})) > 1:
+            raise ValueError(f"say which {name}; {where} matches rows of {', '.join(map(str, found))}")
     return by_seed((row["seed"], rate(row, conditioned=conditioned)) for row in rows)
 
 

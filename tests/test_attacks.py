@@ -564,6 +564,13 @@ def test_model_objectives_are_the_signed_cross_entropies_of_the_images(trained_c
     torch.testing.assert_close(targeted(trained_cnn, y)(x), -expected)
 
 
+@pytest.mark.parametrize("bounds", [(1.0, 0.0), (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))])
+def test_bounds_that_are_not_two_rising_numbers_are_refused(bounds, smooth, digits):
+    x, y = digits
+    with pytest.raises(ValueError, match="bounds are two numbers, the lower one first"):
+        fgsm(untargeted(smooth, y), x, Linf(0.1), bounds=bounds)
+
+
 @pytest.mark.parametrize("objective", [untargeted, targeted])
 def test_one_logit_is_refused_because_its_loss_is_always_zero(objective, digits):
     x, _ = digits

@@ -602,6 +602,19 @@ def test_correlation_loss_refuses(z1, z2):
         correlation_loss(z1, z2)
 
 
+@pytest.mark.parametrize("eta", [-1e-9, 1, math.nan])
+def test_an_eta_that_would_drop_all_columns_or_none_is_refused(eta):
+    with pytest.raises(ValueError, match="eta must be at least 0 and below 1"):
+        correlation_loss(features(20, 3), features(20, 2), eta=eta)
+
+
+@pytest.mark.parametrize("objective", [losses.decorrelation, losses.decorrelation_from, losses.alignment])
+def test_models_that_are_not_split_are_refused_before_any_work(objective):
+    whole = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(ValueError, match="a Sequential has no features and no head"):
+        objective(CNN(), whole)
+
+
 def test_an_unknown_variant_is_refused_by_name():
     model = models.CNN()
     with pytest.raises(ValueError, match="corrected, released, printed; got 'exact'"):

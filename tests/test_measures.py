@@ -847,3 +847,10 @@ def test_what_varies_more_than_its_type_rounds_is_not_constant():
     assert measures.nonlinear_r_squared(z1, z1 + 2e6) > 0.9
     rounded = (1e-3 * z1 + 2e6).float()
     assert math.isnan(measures.r_squared(z1, rounded))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3])
+def test_pearson_is_nan_where_either_side_is_constant(value):
+    """The mean of equal numbers may differ from them by rounding."""
+    constant, other = torch.full((7, 3), value, dtype=torch.float64), draw(7, 3)
+    assert math.isnan(measures.pearson(constant, other)) and math.isnan(measures.pearson(other, constant))

@@ -598,3 +598,18 @@ def test_spearman_is_the_correlation_of_ranks_and_nan_of_fewer_than_two():
     assert summaries.spearman([1, 2, 5, 30], [0, 10, 11, 90]) == pytest.approx(1)
     assert summaries.spearman([1, 2, 3], [9, 5, 7]) == pytest.approx(-0.5)  # 1 − 6 (4 + 1 + 1) / (3 · 8)
     assert math.isnan(summaries.spearman([1], [2]))
+
+
+@pytest.mark.parametrize(
+    ("said", "which"), [({"epsilon": 0.1}, "attack"), ({"attack": "pgd-linf"}, "epsilon")]
+)
+def test_a_rate_over_attacks_or_epsilons_that_were_not_named_is_refused(said, which):
+    rows = [
+        {"attack": attack, "epsilon": epsilon, "source_fooled_clean": 10, "both_fooled_clean": 5}
+        for attack in ("pgd-linf", "fgsm-linf") for epsilon in (0.1, 0.2)
+    ]  # fmt: skip
+    trial = {"setting": {"arm": "regular"}, "seed": 0, "values": {"accuracy": [0.9, 0.9], "transfer": rows}}
+    record = Record("transfer", "laptop", {}, [trial])
+    with pytest.raises(ValueError, match=f"say which {which}; "):
+        summaries.transfer(record, **said)
+    assert summaries.transfer(record, attack="pgd-linf", epsilon=0.1).mean == 0.5
