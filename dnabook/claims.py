@@ -2,7 +2,7 @@
 
 A rule compares arms seed by seed. *Reproduced*: the 95 % interval of the mean difference lies on the paper's
 side of zero. *Direction only*: the mean does, the interval does not. *Not reproduced*: the mean is on the
-other side. (Of controls that the paper lacks: *holds* and *does not hold*.) An absence that the paper claims
+other side. (Of what the paper does not test: *holds* and *does not hold*.) An absence that the paper claims
 needs an interval inside a stated margin. *Not testable as printed*: what is printed cannot be meant, or
 nothing could contradict it. Rules that look at every ε of two autoencoders leave out one at which both read
 less than one image in a hundred.
