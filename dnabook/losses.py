@@ -119,9 +119,9 @@ def _check_variant(variant: str, known: tuple[str, ...] = VARIANTS) -> None:
         raise ValueError(f"variant is one of {', '.join(known)}; got {variant!r}")
 
 
-def _check_split(*models: nn.Module) -> None:
+def _check_split(*models: nn.Module, parts: tuple[str, ...] = ("features", "head")) -> None:
     for model in models:
-        if lacking := [name for name in ("features", "head") if not callable(getattr(model, name, None))]:
+        if lacking := [name for name in parts if not callable(getattr(model, name, None))]:
             raise ValueError(
                 f"a {type(model).__name__} has no {' and no '.join(lacking)}: features(x) must give what is "
                 "compared and head(features) the logits, as models.Classifier does from its body and tail"
@@ -224,11 +224,12 @@ def decorrelation_from(
     called in eval mode, and no gradient reaches it.
     correlation_weight: λ. At 0 the surrogate is not called and no correlation loss is computed or logged.
     variant: of `correlation_loss`; "released" and "printed" look from the surrogate to the model.
-    Raises ValueError on an unknown variant, for models that are not split as `decorrelation` needs them, and
-    when both are one model.
+    Raises ValueError on an unknown variant, for a model that is not split as `decorrelation` needs it, for a
+    surrogate without `features`, and when both are one model.
     """
     _check_variant(variant)
-    _check_split(surrogate, model)
+    _check_split(model)
+    _check_split(surrogate, parts=("features",))
     if surrogate is model:
         raise ValueError("a model cannot be its own surrogate; give a copy that stays as it is")
 

@@ -613,6 +613,8 @@ def test_models_that_are_not_split_are_refused_before_any_work(objective):
     whole = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(ValueError, match="a Sequential has no features and no head"):
         objective(CNN(), whole)
+    with pytest.raises(ValueError, match="a Sequential has no features"):
+        objective(whole, CNN())
 
 
 def test_an_unknown_variant_is_refused_by_name():
@@ -744,7 +746,7 @@ def test_a_surrogate_is_read_as_it_is_and_keeps_its_mode_and_statistics(mnist_tr
 
 def test_at_weight_zero_the_surrogate_is_not_called(small):
     surrogate, model, x, y = small
-    surrogate.features = None
+    surrogate.features = lambda x: pytest.fail("the surrogate was called")
     terms = losses.decorrelation_from(surrogate, model, correlation_weight=0)(x, y)
     assert set(terms) == {"loss", "cross_entropy_1"}
     assert terms["loss"].item() == pytest.approx(cross_entropy_by_hand(model, x, y))
