@@ -171,9 +171,8 @@ class PathObjective(OfModel):
         check_labels(x, self.labels)
         logits = _of_paths(self.model(x))
         labels = self.labels[:, None].expand(logits.shape[:2])
-        logits = regression.double(
-            logits
-        )  # in float32 a path that is sure has a loss of 0: its square no slope
+        # In float32 the loss of a path that is sure is exactly 0, and so is the gradient of its square.
+        logits = regression.double(logits)
         losses = cross_entropy(logits.transpose(1, 2), labels.to(logits.device), reduction="none")  # (N, P)
         if losses.shape[1] == 1:
             return losses.squeeze(1)
